@@ -4,6 +4,7 @@
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod acl;
 pub mod auth;
 pub mod build;
 pub mod format;
@@ -14,3 +15,4 @@ pub mod pdu;
 pub mod redact;
 pub mod sign;
 pub mod version;
+pub mod visible;
