@@ -1,0 +1,2 @@
+//! Wiring.
+pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }

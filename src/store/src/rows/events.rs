@@ -1,0 +1,234 @@
+//! Events: their original bytes behind a small header, and the indexes by which they are found.
+
+use bytes::Bytes;
+use stoa_event::ids::OwnedEventId;
+
+use crate::{
+    Corrupt, Error, EventNo, Position, RoomNo, Slot, Tx, cbor_value, schema,
+    state::Root,
+    tx::Fact,
+    value::{Value, from_cbor, to_cbor},
+};
+
+/// What became of an event (Server-Server API, "Checks performed on receipt of a PDU").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[cbor(index_only)]
+pub enum Standing {
+    /// Part of the room.
+    #[n(0)]
+    Accepted,
+    /// Allowed by the state before it but not by the current state: kept for the graph, shown to nobody.
+    #[n(1)]
+    SoftFailed,
+    /// Not allowed: kept so that what builds on it can be judged, shown to nobody.
+    #[n(2)]
+    Rejected,
+    /// Known apart from the graph: an auth event, or state of a room that we have just joined.
+    #[n(3)]
+    Outlier,
+}
+
+/// What is known of an event beside its bytes. All that a client is shown of it can be read from here and from the bytes
+/// of `content`, without parsing.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Header {
+    /// The event id.
+    #[n(0)]
+    pub event_id: String,
+    /// The event type.
+    #[n(1)]
+    pub kind: String,
+    /// The state key of a state event.
+    #[n(2)]
+    pub state_key: Option<String>,
+    /// Who sent it.
+    #[n(3)]
+    pub sender: String,
+    /// Milliseconds since 1970, by the sender's server.
+    #[n(4)]
+    pub origin_server_ts: u64,
+    /// Its depth in the graph.
+    #[n(5)]
+    pub depth: u64,
+    /// Where `content` begins in the bytes.
+    #[n(6)]
+    pub content_from: u32,
+    /// Where `content` ends.
+    #[n(7)]
+    pub content_to: u32,
+    /// What became of it.
+    #[n(8)]
+    pub standing: Standing,
+    /// Its place in the order of commits; `None` for outliers.
+    #[n(9)]
+    pub at: Option<Position>,
+    /// The state before it; `None` for outliers and where it is not known yet.
+    #[n(10)]
+    pub before: Option<Root>,
+    /// The state after it, if it is an accepted state event; otherwise it is the state before.
+    #[n(11)]
+    pub after: Option<Root>,
+    /// The state event that it replaced.
+    #[n(12)]
+    pub replaces: Option<EventNo>,
+    /// The event that redacted it. Its bytes are the redacted form then.
+    #[n(13)]
+    pub redacted_by: Option<EventNo>,
+    /// What it follows, as far as we hold it.
+    #[n(14)]
+    pub prev: Vec<EventNo>,
+    /// What allows it, as far as we hold it.
+    #[n(15)]
+    pub auth: Vec<EventNo>,
+    /// The device that sent it and its transaction id, shown as `unsigned.transaction_id` to that device only.
+    #[n(16)]
+    pub txn: Option<Txn>,
+    /// The event that it redacts, if it is a redaction.
+    #[n(17)]
+    pub redacts: Option<String>,
+    /// `m.relates_to`: the relation's type and the parent's id.
+    #[n(18)]
+    pub relates_to: Option<RelatesTo>,
+}
+
+/// The transaction by which a local device sent an event.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Txn {
+    /// The device.
+    #[n(0)]
+    pub device: String,
+    /// The transaction id.
+    #[n(1)]
+    pub id: String,
+}
+
+/// `m.relates_to` of an event.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct RelatesTo {
+    /// `m.replace`, `m.annotation`, `m.thread`, `m.reference` or another.
+    #[n(0)]
+    pub rel_type: String,
+    /// The parent.
+    #[n(1)]
+    pub event_id: String,
+}
+
+/// An event as it is stored: version byte, length of the header, header, the event's original bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// What is known of it.
+    pub header: Header,
+    /// The event in the format of the federation.
+    pub json: Bytes,
+}
+
+impl StoredEvent {
+    /// The raw bytes of `content`.
+    pub fn content(&self) -> &[u8] {
+        self.json.get(self.header.content_from as usize..self.header.content_to as usize).unwrap_or(b"{}")
+    }
+
+    /// The state after it, as far as it is known.
+    pub fn state_after(&self) -> Option<Root> {
+        self.header.after.or(self.header.before)
+    }
+
+    /// Whether it is the state event with that type and key.
+    pub fn is_state(&self, kind: &str, key: &str) -> bool {
+        self.header.kind == kind && self.header.state_key.as_deref() == Some(key)
+    }
+
+    /// The event as the law reads it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], if the bytes are no event.
+    pub fn pdu(&self, rules: &stoa_event::version::Rules) -> Result<stoa_event::pdu::Pdu, Error> {
+        let id = OwnedEventId::try_from(self.header.event_id.as_str())
+            .map_err(|_| Corrupt("a stored event has no valid id"))?;
+        stoa_event::pdu::Pdu::stored(self.json.clone(), id, rules)
+            .map_err(|_| Corrupt("a stored event cannot be read").into())
+    }
+}
+
+impl Value for StoredEvent {
+    fn to_bytes(&self) -> Bytes {
+        let header = to_cbor(&self.header);
+        let mut out = Vec::with_capacity(5 + header.len() + self.json.len());
+        out.push(1);
+        out.extend_from_slice(&(header.len() as u32).to_be_bytes());
+        out.extend_from_slice(&header);
+        out.extend_from_slice(&self.json);
+        out.into()
+    }
+
+    fn from_bytes(bytes: Bytes) -> Result<Self, Error> {
+        let (1, Some(length)) = (bytes.first().copied().unwrap_or(0), bytes.get(1..5)) else {
+            return Err(Corrupt("an event was written by a newer release").into());
+        };
+        let end = 5 + u32::from_be_bytes(length.try_into().unwrap_or_default()) as usize;
+        let header = bytes.get(5..end).ok_or(Corrupt("an event's header is cut"))?;
+        Ok(StoredEvent { header: from_cbor(header)?, json: bytes.slice(end..) })
+    }
+}
+
+/// Where an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct EventPlace {
+    /// The room.
+    #[n(0)]
+    pub room: RoomNo,
+    /// The event.
+    #[n(1)]
+    pub event: EventNo,
+}
+cbor_value!(EventPlace);
+
+/// A child of an event.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Relation {
+    /// The child.
+    #[n(0)]
+    pub event: EventNo,
+    /// The relation's type.
+    #[n(1)]
+    pub rel_type: String,
+    /// The child's event type.
+    #[n(2)]
+    pub kind: String,
+}
+cbor_value!(Relation);
+
+/// Adds an event to the timeline of a room: its row and all indexes, with the position of `slot`. Tells the feed if
+/// clients are to see it.
+pub fn append(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: StoredEvent, parent: Option<EventNo>) {
+    let shown = event.header.standing == Standing::Accepted;
+    let depth = event.header.depth;
+    tx.put(&schema::EVENT_IDS, &event.header.event_id, &EventPlace { room, event: no });
+    if shown {
+        tx.put_at(&schema::TIMELINE, move |at| ((room, at.of(slot)), no));
+        tx.put_at(&schema::HISTORY, move |at| ((room, depth, at.of(slot)), no));
+        tx.tell(move |at| Fact::Event { room, event: no, at: at.of(slot) });
+    }
+    if let (true, Some(parent), Some(relates_to)) = (shown, parent, &event.header.relates_to) {
+        let relation =
+            Relation { event: no, rel_type: relates_to.rel_type.clone(), kind: event.header.kind.clone() };
+        tx.put_at(&schema::RELATIONS, move |at| ((room, parent, at.of(slot)), relation.clone()));
+    }
+    tx.put_at(&schema::EVENTS, move |at| {
+        let mut event = event.clone();
+        event.header.at = Some(at.of(slot));
+        ((room, no), event)
+    });
+}
+
+/// Keeps an event that has no place in the timeline.
+pub fn put_outlier(tx: &mut Tx, room: RoomNo, no: EventNo, event: &StoredEvent) {
+    tx.put(&schema::EVENT_IDS, &event.header.event_id, &EventPlace { room, event: no });
+    tx.put(&schema::EVENTS, &(room, no), event);
+}
+
+/// Writes another form of an event that is there: redacted, or with another standing.
+pub fn rewrite(tx: &mut Tx, room: RoomNo, no: EventNo, event: &StoredEvent) {
+    tx.put(&schema::EVENTS, &(room, no), event);
+    tx.rewritten.push((room, no));
+}

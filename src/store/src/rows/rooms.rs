@@ -1,0 +1,200 @@
+//! Rooms: what they are now, who is in them, and how they are called.
+
+use bytes::Bytes;
+
+use crate::{
+    EventNo, Membership, Position, RoomNo, Slot, StateKeyNo, Tx, UserNo, cbor_value, schema, state::Root, tx::Fact,
+};
+
+/// What a room is now.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Head {
+    /// The room version.
+    #[n(0)]
+    pub version: String,
+    /// The create event.
+    #[n(1)]
+    pub create: EventNo,
+    /// The number that the next event gets.
+    #[n(2)]
+    pub next_event: EventNo,
+    /// The number that the next new state key gets.
+    #[n(3)]
+    pub next_state_key: StateKeyNo,
+    /// Events that nothing follows yet, with their depths.
+    #[n(4)]
+    pub extremities: Vec<(EventNo, u64)>,
+    /// The current state.
+    #[n(5)]
+    pub root: Root,
+    /// The position of the last thing in it that clients are shown.
+    #[n(6)]
+    pub last: Position,
+    /// How many are joined.
+    #[n(7)]
+    pub joined: u32,
+    /// How many are invited.
+    #[n(8)]
+    pub invited: u32,
+    /// Whether the current state is not whole yet: a room that was joined with partial state.
+    #[n(9)]
+    pub partial: bool,
+    /// Whether messages in it are to be encrypted (`m.room.encryption` was ever set).
+    #[n(10)]
+    pub encrypted: bool,
+}
+cbor_value!(Head);
+
+/// A user's current membership, from the side of the room.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Member {
+    /// What it is.
+    #[n(0)]
+    pub membership: Membership,
+    /// The member event.
+    #[n(1)]
+    pub event: EventNo,
+}
+cbor_value!(Member);
+
+/// A local user's membership, from the side of the user.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct OwnMembership {
+    /// What it is.
+    #[n(0)]
+    pub membership: Membership,
+    /// The member event; `None` for an invite to a room that this server is not in.
+    #[n(1)]
+    pub event: Option<EventNo>,
+    /// The place of the member event.
+    #[n(2)]
+    pub at: Position,
+    /// The place at which the user was joined last without a break, if joined now or when leaving.
+    #[n(3)]
+    pub joined_at: Option<Position>,
+    /// `invite_state` or `knock_state` as clients are shown it: a JSON array of stripped events.
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub stripped: Option<Vec<u8>>,
+    /// Who invited.
+    #[n(5)]
+    pub by: Option<String>,
+    /// Whether the user asked to forget the room.
+    #[n(6)]
+    pub forgotten: bool,
+}
+cbor_value!(OwnMembership);
+
+/// The event type and state key of a number.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct StateKeyName {
+    /// The event type.
+    #[n(0)]
+    pub kind: String,
+    /// The state key.
+    #[n(1)]
+    pub key: String,
+}
+cbor_value!(StateKeyName);
+
+/// A room alias.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Alias {
+    /// The room.
+    #[n(0)]
+    pub room: RoomNo,
+    /// Who made it.
+    #[n(1)]
+    pub creator: String,
+}
+cbor_value!(Alias);
+
+/// What a transaction id led to.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct SentTxn {
+    /// The event id that was answered; empty for what has none.
+    #[n(0)]
+    pub event_id: String,
+    /// When, in milliseconds since 1970; old ones are forgotten.
+    #[n(1)]
+    pub ts: u64,
+}
+cbor_value!(SentTxn);
+
+/// Writes the head; its `last` becomes the position of `slot`.
+pub fn put_head(tx: &mut Tx, slot: Slot, room: RoomNo, head: Head) {
+    tx.put_at(&schema::ROOMS, move |at| (room, Head { last: at.of(slot), ..head.clone() }));
+}
+
+/// Writes a head as it is.
+pub fn put_head_as_is(tx: &mut Tx, room: RoomNo, head: &Head) {
+    tx.put(&schema::ROOMS, &room, head);
+}
+
+/// Notes that the current state is `root` from the position of `slot` on.
+pub fn put_root(tx: &mut Tx, slot: Slot, room: RoomNo, root: Root) {
+    tx.put_at(&schema::ROOTS, move |at| ((room, at.of(slot)), root));
+}
+
+/// Gives a number to a state key.
+pub fn put_state_key(tx: &mut Tx, room: RoomNo, no: StateKeyNo, kind: &str, key: &str) {
+    tx.put(&schema::STATE_KEYS, &(room, kind.to_owned(), key.to_owned()), &no);
+    tx.put(
+        &schema::STATE_KEY_NAMES,
+        &(room, no),
+        &StateKeyName { kind: kind.to_owned(), key: key.to_owned() },
+    );
+}
+
+/// Sets a member, from the side of the room, and tells the feed.
+pub fn put_member(tx: &mut Tx, room: RoomNo, user: UserNo, member: &Member, local: bool) {
+    tx.put(&schema::MEMBERS, &(room, user), member);
+    let membership = member.membership;
+    tx.tell(move |_| Fact::Member { room, user, membership, local });
+}
+
+/// Sets a local user's membership, from the side of the user; its `at`, and `joined_at` if asked for, become the
+/// position of `slot`.
+pub fn put_own(tx: &mut Tx, slot: Slot, user: UserNo, room: RoomNo, own: OwnMembership, joins: bool) {
+    tx.put_at(&schema::MEMBERSHIPS, move |at| {
+        let at = at.of(slot);
+        let joined_at = if joins { Some(at) } else { own.joined_at };
+        ((user, room), OwnMembership { at, joined_at, ..own.clone() })
+    });
+}
+
+/// Sets a local user's membership as it is.
+pub fn put_own_as_is(tx: &mut Tx, user: UserNo, room: RoomNo, own: &OwnMembership) {
+    tx.put(&schema::MEMBERSHIPS, &(user, room), own);
+}
+
+/// Remembers what a transaction id led to.
+pub fn put_txn(tx: &mut Tx, user: UserNo, device: &str, deed: &str, txn: &str, sent: &SentTxn) {
+    tx.put(&schema::TXNS, &(user, device.to_owned(), deed.to_owned(), txn.to_owned()), sent);
+}
+
+/// Makes an alias.
+pub fn put_alias(tx: &mut Tx, name: &str, alias: &Alias) {
+    tx.put(&schema::ALIASES, &name.to_owned(), alias);
+    tx.put(&schema::ROOM_ALIASES, &(alias.room, name.to_owned()), &());
+}
+
+/// Removes an alias.
+pub fn delete_alias(tx: &mut Tx, name: &str, room: RoomNo) {
+    tx.delete(&schema::ALIASES, &name.to_owned());
+    tx.delete(&schema::ROOM_ALIASES, &(room, name.to_owned()));
+}
+
+/// Lists a room in the public directory, or no longer.
+pub fn put_listed(tx: &mut Tx, room: RoomNo, listed: bool) {
+    if listed {
+        tx.put(&schema::DIRECTORY, &room, &());
+    } else {
+        tx.delete(&schema::DIRECTORY, &room);
+    }
+}
+
+/// Stripped state as bytes.
+pub fn stripped(json: &Bytes) -> Vec<u8> {
+    json.to_vec()
+}

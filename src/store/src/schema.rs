@@ -1,0 +1,99 @@
+//! Every table on one page: what it is for, its number, where it lives, its key and its value. `docs/schema.md` is
+//! generated from this file. A number is never used again for something else.
+
+use bytes::Bytes;
+use stoa_engine::Space;
+
+use crate::{
+    EventNo, Position, RoomNo, StateKeyNo, UserNo,
+    feed::FeedRow,
+    rows::{
+        events::{EventPlace, Relation, StoredEvent},
+        rooms::{Alias, Head, Member, OwnMembership, StateKeyName, SentTxn},
+    },
+    state::Root,
+    table::Table,
+};
+
+/// Row of [`ALL`]: number, space, name.
+pub type About = (u8, Space, &'static str);
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident = $id:literal in $space:ident : $key:ty => $value:ty;)*) => {
+        $($(#[$doc])* pub static $name: Table<$key, $value> = Table::new($id, Space::$space, stringify!($name));)*
+
+        /// All tables, for the tools that look at them.
+        pub const ALL: &[About] = &[$(($id, Space::$space, stringify!($name))),*];
+    };
+}
+
+/// The version of this page. A database of another version is migrated when it is opened, or refused.
+pub const VERSION: u32 = 1;
+
+tables! {
+    // The store itself.
+    /// The version of the schema that the database was written by. Written by `migrate.rs`.
+    SCHEMA_VERSION = 1 in Rows: () => u32;
+    /// The position of the last commit. Written by `commit.rs`.
+    POSITION = 2 in Rows: () => Position;
+    /// What happened, for followers that may be away. Written by `commit.rs`, forgotten by `feed.rs`.
+    FEED = 3 in Queues: Position => FeedRow;
+    /// How far each follower is. Written by `feed.rs`.
+    CURSORS = 4 in Rows: String => Position;
+    /// The number of each user id. Written by `names.rs`.
+    USER_NOS = 5 in Rows: String => UserNo;
+    /// The user id of each number. Written by `names.rs`.
+    USER_IDS = 6 in Rows: UserNo => String;
+    /// The number of each room id. Written by `names.rs`.
+    ROOM_NOS = 7 in Rows: String => RoomNo;
+    /// The room id of each number. Written by `names.rs`.
+    ROOM_IDS = 8 in Rows: RoomNo => String;
+    /// Facts about this server that must outlive it: its name, its signing key. Written by `rows/server.rs`.
+    SERVER = 9 in Rows: String => Bytes;
+
+    // Rooms and their events.
+    /// Every event that we hold: accepted, rejected, soft-failed or an outlier. Written by `rows/events.rs`.
+    EVENTS = 10 in Events: (RoomNo, EventNo) => StoredEvent;
+    /// Where the event of an id is. Written by `rows/events.rs`.
+    EVENT_IDS = 11 in Rows: String => EventPlace;
+    /// A room's events in the order in which we came to know them: what `/sync` reads. Written by `rows/events.rs`.
+    TIMELINE = 12 in Indexes: (RoomNo, Position) => EventNo;
+    /// A room's events by depth, then position: what `/messages` reads. Written by `rows/events.rs`.
+    HISTORY = 13 in Indexes: (RoomNo, u64, Position) => EventNo;
+    /// The events that relate to an event: parent, place of the child. Written by `rows/events.rs`.
+    RELATIONS = 14 in Indexes: (RoomNo, EventNo, Position) => Relation;
+    /// The nodes of a room's state trees, by the hash of their content. Written by `state/`.
+    STATE_NODES = 15 in Events: (RoomNo, [u8; 16]) => Bytes;
+    /// The number of a state key: event type, state key. Written by `rows/rooms.rs`.
+    STATE_KEYS = 16 in Rows: (RoomNo, String, String) => StateKeyNo;
+    /// The event type and state key of a number. Written by `rows/rooms.rs`.
+    STATE_KEY_NAMES = 17 in Rows: (RoomNo, StateKeyNo) => StateKeyName;
+    /// What a room is now. Written by `rows/rooms.rs`.
+    ROOMS = 18 in Rows: RoomNo => Head;
+    /// Everyone who has a current membership other than never having been there. Written by `rows/rooms.rs`.
+    MEMBERS = 19 in Indexes: (RoomNo, UserNo) => Member;
+    /// The same from the side of our own users. Written by `rows/rooms.rs`.
+    MEMBERSHIPS = 20 in Indexes: (UserNo, RoomNo) => OwnMembership;
+    /// Room aliases of this server. Written by `rows/rooms.rs`.
+    ALIASES = 21 in Rows: String => Alias;
+    /// The aliases of a room. Written by `rows/rooms.rs`.
+    ROOM_ALIASES = 22 in Rows: (RoomNo, String) => ();
+    /// The rooms of the public directory. Written by `rows/rooms.rs`.
+    DIRECTORY = 23 in Rows: RoomNo => ();
+    /// What a client's transaction id led to: user, device, what it did, transaction id. Written by `rows/rooms.rs`.
+    TXNS = 24 in Rows: (UserNo, String, String, String) => SentTxn;
+    /// The current state of a room from a position on, one row for each change of it. Written by `rows/rooms.rs`.
+    ROOTS = 25 in Indexes: (RoomNo, Position) => Root;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_table_has_a_number_and_a_name_of_its_own() {
+        let ids: HashSet<_> = super::ALL.iter().map(|(id, _, _)| id).collect();
+        let names: HashSet<_> = super::ALL.iter().map(|(_, _, name)| name).collect();
+        assert_eq!((ids.len(), names.len()), (super::ALL.len(), super::ALL.len()));
+    }
+}

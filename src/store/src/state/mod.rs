@@ -1,0 +1,99 @@
+//! State trees: the state of a room at a moment is the root of a persistent radix tree from state key number to event
+//! number, with fan-out 32. Nodes are named by the hash of their content, so equal states have equal roots, and what two
+//! states share is stored and walked once.
+
+mod collect;
+mod node;
+mod tree;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+
+pub(crate) use self::node::Node;
+pub use self::{
+    collect::collect,
+    tree::{Change, State},
+};
+use crate::{Error, RoomNo, Snapshot, codec::KeyPart, schema, value::Value};
+
+/// The name of a node: the first 16 bytes of the SHA-256 of its content.
+pub type Hash = [u8; 16];
+
+/// A state. Two states of a room are equal if and only if their roots are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]
+pub struct Root {
+    /// Levels of nodes: 0 is the empty state, 1 a single leaf.
+    #[n(0)]
+    pub levels: u8,
+    /// The node at the top.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub top: Hash,
+}
+
+impl Root {
+    /// The state without any event.
+    pub const EMPTY: Root = Root { levels: 0, top: [0; 16] };
+}
+
+impl KeyPart for Root {
+    fn write(&self, out: &mut Vec<u8>) {
+        self.levels.write(out);
+        self.top.write(out);
+    }
+    fn read(bytes: &mut &[u8]) -> Result<Self, Error> {
+        Ok(Root { levels: u8::read(bytes)?, top: Hash::read(bytes)? })
+    }
+}
+
+impl Value for Root {
+    fn to_bytes(&self) -> Bytes {
+        let mut out = Vec::with_capacity(17);
+        KeyPart::write(self, &mut out);
+        out.into()
+    }
+    fn from_bytes(bytes: Bytes) -> Result<Self, Error> {
+        KeyPart::read(&mut &bytes[..])
+    }
+}
+
+/// Nodes that were read before. They never change, so nothing is ever stale.
+pub struct Nodes {
+    cache: Cache<(RoomNo, Hash), Arc<Node>>,
+}
+
+impl Nodes {
+    pub(crate) fn new(bytes: u64) -> Self {
+        // A node is at most 32 hashes and its bookkeeping.
+        Nodes { cache: Cache::new(usize::try_from(bytes / 700).unwrap_or(usize::MAX).max(64)) }
+    }
+
+    /// Nodes of one room, in the order asked for.
+    pub(crate) async fn load(&self, snapshot: &Snapshot, room: RoomNo, hashes: &[Hash]) -> Result<Vec<Arc<Node>>, Error> {
+        let mut found: Vec<Option<Arc<Node>>> = hashes.iter().map(|hash| self.cache.get(&(room, *hash))).collect();
+        let missing: Vec<usize> = (0..hashes.len()).filter(|i| found[*i].is_none()).collect();
+        if !missing.is_empty() {
+            let keys = missing.iter().map(|i| (room, hashes[*i]));
+            for (i, row) in missing.iter().zip(snapshot.get_many(&schema::STATE_NODES, keys).await?) {
+                let node = Arc::new(Node::decode(&row.ok_or(Error::Missing("a state node"))?)?);
+                self.cache.insert((room, hashes[*i]), node.clone());
+                found[*i] = Some(node);
+            }
+        }
+        found.into_iter().collect::<Option<Vec<_>>>().ok_or(Error::Missing("a state node"))
+    }
+
+    pub(crate) fn cached(&self, room: RoomNo, hash: &Hash) -> Option<Arc<Node>> {
+        self.cache.get(&(room, *hash))
+    }
+
+    pub(crate) fn keep(&self, room: RoomNo, hash: Hash, node: Arc<Node>) {
+        self.cache.insert((room, hash), node);
+    }
+
+    pub(crate) fn forget(&self, room: RoomNo, hash: Hash) {
+        self.cache.remove(&(room, hash));
+    }
+}

@@ -1,0 +1,26 @@
+//! A small Matrix client for tests and benchmarks, in the words of the specification.
+//!
+//! `Home` is a homeserver (started here, or running elsewhere), `User` one device of an account on it, `Reply` one answer,
+//! `Sync` one answer of `/sync`, and `Replica` a client that keeps its own copy of rooms from nothing but `/sync`.
+
+mod account;
+mod home;
+mod http;
+mod process;
+mod random;
+mod replica;
+mod room;
+mod sign;
+mod sync;
+
+pub use account::User;
+pub use home::Home;
+pub use http::{Client, Reply, encode};
+pub use process::{Launch, Server};
+pub use random::{Dice, unique};
+pub use replica::{Replica, RoomCopy};
+pub use sign::Keys;
+pub use sync::{Sync, SyncOptions};
+
+pub use ::http::{Method, Request, header};
+pub use serde_json::{Value, json};

@@ -1,0 +1,218 @@
+//! A client that knows rooms from nothing but `/sync`, and pages back where an answer says that it left a gap.
+//!
+//! It is the plain model that the server is held against: after any history, its copy of a room must be the room.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::account::User;
+use crate::http::encode;
+use crate::sync::{Sync, SyncOptions};
+
+/// What a client believes of one room.
+#[derive(Clone, Debug, Default)]
+pub struct RoomCopy {
+    /// `join`, `invite`, `knock` or `leave`.
+    pub membership: String,
+    /// The event ID of the state by type and state key.
+    pub state: BTreeMap<(String, String), String>,
+    /// The events in order, by ID.
+    pub timeline: Vec<String>,
+    /// Events that a redaction has named.
+    pub redacted: BTreeSet<String>,
+    /// Whether everything up to now is known: false for a room that was joined and left between two answers.
+    pub complete: bool,
+    /// How often an answer left a gap.
+    pub gaps: usize,
+}
+
+/// A client with its copy of rooms.
+pub struct Replica {
+    /// Who follows.
+    pub user: User,
+    /// The token to go on from.
+    pub since: Option<String>,
+    /// The rooms.
+    pub rooms: BTreeMap<String, RoomCopy>,
+    filter: Value,
+    state_after: bool,
+}
+
+impl Replica {
+    /// A client that asks for timelines of `limit` events.
+    pub fn new(user: &User, limit: usize) -> Self {
+        let filter = json!({
+            "room": { "timeline": { "limit": limit }, "include_leave": true },
+            "presence": { "types": [] },
+        });
+        Self { user: user.clone(), since: None, rooms: BTreeMap::new(), filter, state_after: false }
+    }
+
+    /// The same, asking for the state after the timeline (`use_state_after`).
+    pub fn with_state_after(mut self) -> Self {
+        self.state_after = true;
+        self
+    }
+
+    /// Asks once and takes in the answer.
+    ///
+    /// # Panics
+    /// If the answer contradicts what is known: an event twice, a gap that paging does not close.
+    pub async fn step(&mut self, wait: u64) -> Sync {
+        let options = SyncOptions {
+            since: self.since.clone(),
+            timeout: wait,
+            filter: Some(self.filter.clone()),
+            state_after: self.state_after,
+            ..SyncOptions::default()
+        };
+        let sync = self.user.sync_with(&options).await;
+        for membership in ["join", "leave"] {
+            for (room, body) in sync.0["rooms"][membership].as_object().into_iter().flatten() {
+                self.take_in(room, membership, body).await;
+            }
+        }
+        for membership in ["invite", "knock"] {
+            for (room, _) in sync.0["rooms"][membership].as_object().into_iter().flatten() {
+                self.rooms.entry(room.clone()).or_default().membership = membership.to_owned();
+            }
+        }
+        self.since = Some(sync.token().to_owned());
+        sync
+    }
+
+    /// Asks until nothing new comes.
+    ///
+    /// # Panics
+    /// If news never end.
+    pub async fn catch_up(&mut self) {
+        for _ in 0..100 {
+            if self.step(0).await.quiet() {
+                return;
+            }
+        }
+        panic!("{} never catches up", self.user.id);
+    }
+
+    async fn take_in(&mut self, room: &str, membership: &str, body: &Value) {
+        let mut copy = self.rooms.remove(room).unwrap_or_default();
+        let was_in = copy.membership == "join";
+        let first = self.since.is_none();
+        match (membership, was_in) {
+            // Whoever comes (back) learns everything: what was missed meanwhile must be among the state.
+            ("join", false) => {
+                copy.timeline.clear();
+                copy.complete = true;
+            }
+            ("leave", false) if !first => copy.complete = copy.complete && body["timeline"]["events"] == json!([]),
+            ("leave", false) => copy.complete = true,
+            _ => {}
+        }
+        copy.membership = membership.to_owned();
+        if body["timeline"]["limited"] == true || copy.timeline.is_empty() {
+            self.close_gap(room, &mut copy, &body["timeline"]).await;
+        }
+        let events = body["timeline"]["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        for event in body["state"]["events"].as_array().into_iter().flatten() {
+            copy.set_state(event);
+        }
+        for event in events {
+            copy.append(room, event);
+            if self.state_after {
+                continue;
+            }
+            copy.set_state(event);
+        }
+        for event in body["state_after"]["events"].as_array().into_iter().flatten() {
+            copy.set_state(event);
+        }
+        self.rooms.insert(room.to_owned(), copy);
+    }
+
+    /// Pages back from `prev_batch` to the last event that is known.
+    async fn close_gap(&self, room: &str, copy: &mut RoomCopy, timeline: &Value) {
+        if timeline["events"].as_array().is_none_or(Vec::is_empty) {
+            return;
+        }
+        copy.gaps += 1;
+        let known: BTreeSet<&String> = copy.timeline.iter().collect();
+        let mut from = timeline["prev_batch"].as_str().map(str::to_owned);
+        let mut missed = Vec::new();
+        'paging: while let Some(token) = from {
+            let page = self.user.messages(room, &format!("dir=b&limit=7&from={}", encode(&token))).await.ok();
+            for event in page["chunk"].as_array().into_iter().flatten() {
+                let id = event["event_id"].as_str().unwrap_or_default();
+                if known.contains(&id.to_owned()) {
+                    break 'paging;
+                }
+                missed.push(event.clone());
+            }
+            from = page["end"].as_str().map(str::to_owned);
+        }
+        for event in missed.iter().rev() {
+            copy.append(room, event);
+        }
+    }
+
+    /// Holds the copies of all rooms against what `/state` and `/messages` say.
+    ///
+    /// # Panics
+    /// If they differ.
+    pub async fn verify(&self) {
+        for (room, copy) in &self.rooms {
+            if !copy.complete || !["join", "leave"].contains(&copy.membership.as_str()) {
+                continue;
+            }
+            let whole = self.user.all_state(room).await;
+            let truth: BTreeMap<(String, String), String> = whole.iter().filter_map(state_entry).collect();
+            compare(&truth, &copy.state, &format!("state of {room} ({}) as {} follows it", copy.membership, self.user.id));
+            let mut history = self.user.whole_history(room).await;
+            history.reverse();
+            let order: Vec<&str> = history.iter().filter_map(|event| event["event_id"].as_str()).collect();
+            assert_eq!(
+                copy.timeline, order,
+                "{} ({}) followed the left, /messages says the right, for {room} with {} gaps",
+                self.user.id, copy.membership, copy.gaps
+            );
+            for event in &history {
+                let id = event["event_id"].as_str().unwrap_or_default();
+                let bare = event["content"].as_object().is_some_and(|content| content.is_empty());
+                let told = copy.redacted.contains(id);
+                let message = event["type"] == "m.room.message";
+                assert!(!message || told == bare, "redaction of {id} in {room}: told {told}, bare {bare}");
+            }
+        }
+    }
+}
+
+impl RoomCopy {
+    fn set_state(&mut self, event: &Value) {
+        self.state.extend(state_entry(event));
+    }
+
+    fn append(&mut self, room: &str, event: &Value) {
+        let id = event["event_id"].as_str().unwrap_or_default().to_owned();
+        assert!(!self.timeline.contains(&id), "{id} came twice in {room}: {event}");
+        if event["type"] == "m.room.redaction" {
+            let target = event["redacts"].as_str().or_else(|| event["content"]["redacts"].as_str());
+            self.redacted.extend(target.map(str::to_owned));
+        }
+        self.timeline.push(id);
+    }
+}
+
+fn state_entry(event: &Value) -> Option<((String, String), String)> {
+    let text = |key: &str| event[key].as_str().map(str::to_owned);
+    Some(((text("type")?, text("state_key")?), text("event_id")?))
+}
+
+fn compare(truth: &BTreeMap<(String, String), String>, copy: &BTreeMap<(String, String), String>, what: &str) {
+    let keys: BTreeSet<&(String, String)> = truth.keys().chain(copy.keys()).collect();
+    let wrong: Vec<String> = keys
+        .into_iter()
+        .filter(|key| truth.get(*key) != copy.get(*key))
+        .map(|key| format!("{key:?}: the server has {:?}, the client has {:?}", truth.get(key), copy.get(key)))
+        .collect();
+    assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
+}
