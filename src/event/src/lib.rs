@@ -13,6 +13,7 @@ pub mod ids;
 pub mod json;
 pub mod pdu;
 pub mod redact;
+pub mod resolve;
 pub mod sign;
 pub mod version;
 pub mod visible;
