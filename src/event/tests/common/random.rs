@@ -10,11 +10,7 @@ pub fn cases(n: u32) -> ProptestConfig {
     let long = std::env::var_os("STOA_LONG").is_some_and(|v| v == "1");
     ProptestConfig {
         cases: if long { n * 100 } else { n },
-        rng_seed: if long {
-            RngSeed::Random
-        } else {
-            RngSeed::Fixed(0x570A)
-        },
+        rng_seed: if long { RngSeed::Random } else { RngSeed::Fixed(0x570A) },
         failure_persistence: None,
         ..ProptestConfig::default()
     }
@@ -35,16 +31,7 @@ pub fn text() -> impl Strategy<Value = String> {
 /// Integers at the borders and between them.
 pub fn int() -> impl Strategy<Value = i64> {
     const MAX: i64 = (1 << 53) - 1;
-    prop_oneof![
-        Just(0),
-        Just(-1),
-        Just(9),
-        Just(10),
-        Just(MAX),
-        Just(-MAX),
-        -1000..1000_i64,
-        -MAX..=MAX,
-    ]
+    prop_oneof![Just(0), Just(-1), Just(9), Just(10), Just(MAX), Just(-MAX), -1000..1000_i64, -MAX..=MAX,]
 }
 
 /// Any value that canonical JSON allows.
@@ -92,4 +79,88 @@ pub fn content() -> impl Strategy<Value = Value> {
     ];
     prop::collection::vec((key, prop_oneof![3 => value(), 1 => special]), 0..8)
         .prop_map(|members| Value::Object(members.into_iter().collect::<Map<_, _>>()))
+}
+
+/// The same value as text in one of the many ways that JSON allows: members shuffled, white space, needless escapes.
+pub fn spelled(value: &Value, seed: u64) -> String {
+    let mut out = String::new();
+    spell(value, &mut Dice(seed | 1), &mut out);
+    out
+}
+
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn spell(value: &Value, dice: &mut Dice, out: &mut String) {
+    space(dice, out);
+    match value {
+        Value::String(text) => spell_text(text, dice, out),
+        Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                spell(item, dice, out);
+            }
+            space(dice, out);
+            out.push(']');
+        }
+        Value::Object(members) => {
+            out.push('{');
+            let mut members: Vec<_> = members.iter().collect();
+            for i in (1..members.len()).rev() {
+                members.swap(i, dice.roll(i as u64 + 1) as usize);
+            }
+            for (i, (key, item)) in members.into_iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                space(dice, out);
+                spell_text(key, dice, out);
+                space(dice, out);
+                out.push(':');
+                spell(item, dice, out);
+            }
+            space(dice, out);
+            out.push('}');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+    space(dice, out);
+}
+
+fn space(dice: &mut Dice, out: &mut String) {
+    if dice.roll(4) == 0 {
+        out.push_str([" ", "\n", "\t\r", "        "][dice.roll(4) as usize]);
+    }
+}
+
+fn spell_text(text: &str, dice: &mut Dice, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        let plain = !matches!(c, '\0'..='\u{1f}' | '"' | '\\');
+        match dice.roll(6) {
+            0 => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    out.push_str(&if dice.roll(2) == 0 { format!("\\u{unit:04x}") } else { format!("\\u{unit:04X}") });
+                }
+            }
+            1 if c == '/' => out.push_str("\\/"),
+            _ if plain => out.push(c),
+            _ => {
+                let quoted = Value::String(c.to_string()).to_string();
+                out.push_str(&quoted[1..quoted.len() - 1]);
+            }
+        }
+    }
+    out.push('"');
 }
