@@ -15,10 +15,7 @@ use crate::{ids::UserId, pdu::Pdu, version::Rules};
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Calls `each` for every key of a JSON object. `false` if it is no object.
-pub(crate) fn each_field<'a>(
-    json: &'a [u8],
-    each: &mut dyn FnMut(Cow<'a, str>, &'a RawValue),
-) -> bool {
+pub(crate) fn each_field<'a>(json: &'a [u8], each: &mut dyn FnMut(Cow<'a, str>, &'a RawValue)) -> bool {
     let mut reader = serde_json::Deserializer::from_slice(json);
     reader.deserialize_map(Fields(each)).is_ok() && reader.end().is_ok()
 }
@@ -42,9 +39,7 @@ impl<'a> Visitor<'a> for Fields<'_, 'a> {
 
 /// The string that a JSON value is, if it is one.
 pub(crate) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Text<'_>>(value.get())
-        .ok()
-        .map(|t| t.0)
+    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|t| t.0)
 }
 
 /// Whether a JSON object has a field. `false` too if it is no object.
@@ -63,9 +58,7 @@ pub(crate) fn has_field(json: &[u8], name: &str) -> bool {
             Ok(self.1)
         }
     }
-    serde_json::Deserializer::from_slice(json)
-        .deserialize_map(Has(name, false))
-        .unwrap_or(false)
+    serde_json::Deserializer::from_slice(json).deserialize_map(Has(name, false)).unwrap_or(false)
 }
 
 /// `membership` of an `m.room.member` event.
@@ -100,16 +93,12 @@ impl Membership {
 
     /// Reads it from the content of a member event.
     pub fn of_content(content: &[u8]) -> Membership {
-        MemberContent::read(content)
-            .membership
-            .unwrap_or(Membership::Unknown)
+        MemberContent::read(content).membership.unwrap_or(Membership::Unknown)
     }
 
     /// A user's membership, given their member event, if there is one.
     pub fn of(event: Option<&Pdu>) -> Membership {
-        event.map_or(Membership::Leave, |event| {
-            Membership::of_content(event.content())
-        })
+        event.map_or(Membership::Leave, |event| Membership::of_content(event.content()))
     }
 
     /// As it is written in events.
@@ -214,16 +203,11 @@ impl<'a> MemberContent<'a> {
         let whole = each_field(content, &mut |key, value| match key.as_ref() {
             "membership" => found.membership = text(value).map(|value| Membership::parse(&value)),
             "join_authorised_via_users_server" => {
-                found.authoriser =
-                    Some(text(value).filter(|id| <&UserId>::try_from(id.as_ref()).is_ok()));
+                found.authoriser = Some(text(value).filter(|id| <&UserId>::try_from(id.as_ref()).is_ok()));
             }
             "third_party_invite" => found.third_party_invite = Some(value),
             _ => {}
         });
-        if whole {
-            found
-        } else {
-            MemberContent::default()
-        }
+        if whole { found } else { MemberContent::default() }
     }
 }

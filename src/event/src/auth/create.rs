@@ -83,23 +83,14 @@ impl Create {
 pub(super) fn check(rules: &Rules, event: &Pdu) -> Result<(), Reject> {
     let reject = |rule, why: &str| Err(Reject::new(rules, rule, why));
     if !event.prev_events().is_empty() {
-        return reject(
-            Rule::CreatePrevEvents,
-            "a create event has no previous events",
-        );
+        return reject(Rule::CreatePrevEvents, "a create event has no previous events");
     }
     if rules.room_id_is_create_hash {
         if has_field(event.json(), "room_id") {
-            return reject(
-                Rule::CreateRoomId,
-                "a create event names no room: the room id follows from it",
-            );
+            return reject(Rule::CreateRoomId, "a create event names no room: the room id follows from it");
         }
     } else if event.room_id().server_name() != Some(event.sender().server_name()) {
-        return reject(
-            Rule::CreateRoomId,
-            "the room id is not of the sender's domain",
-        );
+        return reject(Rule::CreateRoomId, "the room id is not of the sender's domain");
     }
 
     let (mut version, mut creator, mut additional) = (None, false, None);
@@ -116,18 +107,13 @@ pub(super) fn check(rules: &Rules, event: &Pdu) -> Result<(), Reject> {
         return reject(Rule::CreateCreator, "the content has no creator");
     }
     if rules.creators_are_privileged && additional.is_some_and(|value| user_ids(value).is_none()) {
-        return reject(
-            Rule::CreateAdditional,
-            "additional_creators is not a list of user ids",
-        );
+        return reject(Rule::CreateAdditional, "additional_creators is not a list of user ids");
     }
     Ok(())
 }
 
 fn known(version: &RawValue) -> bool {
-    text(version)
-        .and_then(|id| RoomVersionId::try_from(id.as_ref()).ok())
-        .is_some_and(|id| Rules::of(&id).is_some())
+    text(version).and_then(|id| RoomVersionId::try_from(id.as_ref()).ok()).is_some_and(|id| Rules::of(&id).is_some())
 }
 
 fn user_ids(value: &RawValue) -> Option<Vec<OwnedUserId>> {

@@ -68,10 +68,7 @@ impl<P: Borrow<Pdu>> AuthState<P> {
     pub fn set(&mut self, event: P) {
         let pdu: &Pdu = event.borrow();
         let Some(key) = pdu.state_key() else { return };
-        let place = self
-            .0
-            .iter()
-            .position(|old| Borrow::<Pdu>::borrow(old).is_state(pdu.kind(), key));
+        let place = self.0.iter().position(|old| Borrow::<Pdu>::borrow(old).is_state(pdu.kind(), key));
         match place {
             Some(place) => self.0[place] = event,
             None => self.0.push(event),
@@ -89,10 +86,7 @@ impl<P: Borrow<Pdu>> FromIterator<P> for AuthState<P> {
 
 impl<P: Borrow<Pdu>> State for AuthState<P> {
     fn get(&self, kind: &str, state_key: &str) -> Option<&Pdu> {
-        self.0
-            .iter()
-            .map(Borrow::borrow)
-            .find(|event: &&Pdu| event.is_state(kind, state_key))
+        self.0.iter().map(Borrow::borrow).find(|event: &&Pdu| event.is_state(kind, state_key))
     }
 }
 
@@ -114,66 +108,31 @@ pub fn check_auth_events(
     }
     let reject = |rule, why: String| Err(Reject::new(rules, rule, why));
     if rules.room_id_is_create_hash && !create.is_some_and(|create| is_create_of(create, event)) {
-        return reject(
-            Rule::RoomId,
-            format!(
-                "{} is not the id of an accepted create event",
-                event.room_id()
-            ),
-        );
+        return reject(Rule::RoomId, format!("{} is not the id of an accepted create event", event.room_id()));
     }
-    let needed = needs(
-        rules,
-        event.sender(),
-        event.kind(),
-        event.state_key(),
-        event.content(),
-    );
+    let needed = needs(rules, event.sender(), event.kind(), event.state_key(), event.content());
     let mut seen: SmallVec<[bool; 8]> = SmallVec::from_elem(false, needed.len());
     for id in event.auth_events() {
         let Some((named, rejected)) = auth.iter().find(|(named, _)| named.event_id() == id) else {
-            return reject(
-                Rule::AuthUnknown,
-                format!("the auth event {id} is not known"),
-            );
+            return reject(Rule::AuthUnknown, format!("the auth event {id} is not known"));
         };
         if named.room_id() != event.room_id() {
-            return reject(
-                Rule::AuthRoom,
-                format!("the auth event {id} is of another room"),
-            );
+            return reject(Rule::AuthRoom, format!("the auth event {id} is of another room"));
         }
-        let place = needed
-            .iter()
-            .position(|(kind, key)| named.is_state(kind, key));
+        let place = needed.iter().position(|(kind, key)| named.is_state(kind, key));
         let Some(place) = place else {
-            return reject(
-                Rule::AuthUnneeded,
-                format!("the auth event {id} ({}) is not needed", named.kind()),
-            );
+            return reject(Rule::AuthUnneeded, format!("the auth event {id} ({}) is not needed", named.kind()));
         };
         if std::mem::replace(&mut seen[place], true) {
-            return reject(
-                Rule::AuthDuplicate,
-                format!("the auth event {id} ({}) repeats another", named.kind()),
-            );
+            return reject(Rule::AuthDuplicate, format!("the auth event {id} ({}) repeats another", named.kind()));
         }
         if *rejected {
-            return reject(
-                Rule::AuthRejected,
-                format!("the auth event {id} was rejected"),
-            );
+            return reject(Rule::AuthRejected, format!("the auth event {id} was rejected"));
         }
     }
-    let has_create = needed
-        .iter()
-        .zip(&seen)
-        .any(|((kind, _), seen)| *seen && *kind == kind::CREATE);
+    let has_create = needed.iter().zip(&seen).any(|((kind, _), seen)| *seen && *kind == kind::CREATE);
     if !rules.room_id_is_create_hash && !has_create {
-        return reject(
-            Rule::AuthCreate,
-            "no create event among the auth events".into(),
-        );
+        return reject(Rule::AuthCreate, "no create event among the auth events".into());
     }
     Ok(())
 }
@@ -196,31 +155,20 @@ pub fn check(rules: &Rules, event: &Pdu, create: &Pdu, state: &dyn State) -> Res
 ///
 /// # Errors
 /// The rule that refuses.
-pub fn check_with(
-    rules: &Rules,
-    event: &Pdu,
-    powers: &Powers,
-    state: &dyn State,
-) -> Result<(), Reject> {
+pub fn check_with(rules: &Rules, event: &Pdu, powers: &Powers, state: &dyn State) -> Result<(), Reject> {
     if event.kind() == kind::CREATE {
         return Ok(());
     }
     let reject = |rule, why: String| Err(Reject::new(rules, rule, why));
     let sender = event.sender();
     if !powers.create().admits(sender.server_name()) {
-        return reject(
-            Rule::Federate,
-            format!("the room is not federated and {sender} is of another server"),
-        );
+        return reject(Rule::Federate, format!("the room is not federated and {sender} is of another server"));
     }
     if rules.special_case_aliases && event.kind() == kind::ALIASES {
         if event.state_key() == Some(sender.server_name().as_str()) {
             return Ok(());
         }
-        return reject(
-            Rule::Aliases,
-            "the state key is not the sender's domain".into(),
-        );
+        return reject(Rule::Aliases, "the state key is not the sender's domain".into());
     }
     if event.kind() == kind::MEMBER {
         return member::check(rules, event, powers, state);
@@ -232,28 +180,16 @@ pub fn check_with(
         if powers.can_invite(sender) {
             return Ok(());
         }
-        return reject(
-            Rule::ThirdPartyInvitePower,
-            format!("{sender} has not the power to invite"),
-        );
+        return reject(Rule::ThirdPartyInvitePower, format!("{sender} has not the power to invite"));
     }
     let needed = powers.needed(event.kind(), event.state_key().is_some());
     let power = powers.of(sender);
     if !power.reaches(needed) {
-        let why = format!(
-            "{sender} has power {power}, {} needs {needed}",
-            event.kind()
-        );
+        let why = format!("{sender} has power {power}, {} needs {needed}", event.kind());
         return reject(Rule::RequiredPower, why);
     }
-    if event
-        .state_key()
-        .is_some_and(|key| key.starts_with('@') && key != sender.as_str())
-    {
-        return reject(
-            Rule::StateKeyOther,
-            format!("{sender} cannot set the state of another user"),
-        );
+    if event.state_key().is_some_and(|key| key.starts_with('@') && key != sender.as_str()) {
+        return reject(Rule::StateKeyOther, format!("{sender} cannot set the state of another user"));
     }
     match event.kind() {
         kind::POWER_LEVELS => power_change::check(rules, event, powers),

@@ -44,10 +44,7 @@ fn member<'a>(rules: &Rules, target: Option<&'a str>, content: &'a [u8], needs: 
     let Some(membership) = content.membership else {
         return;
     };
-    if matches!(
-        membership,
-        Membership::Join | Membership::Invite | Membership::Knock
-    ) {
+    if matches!(membership, Membership::Join | Membership::Invite | Membership::Knock) {
         add(needs, kind::JOIN_RULES, Cow::Borrowed(""));
     }
     match membership {

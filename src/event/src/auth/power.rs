@@ -118,10 +118,7 @@ pub struct Levels(Vec<(Box<str>, i64)>);
 impl Levels {
     /// The level of a name.
     pub fn get(&self, name: &str) -> Option<i64> {
-        self.0
-            .binary_search_by(|(n, _)| n.as_ref().cmp(name))
-            .ok()
-            .map(|i| self.0[i].1)
+        self.0.binary_search_by(|(n, _)| n.as_ref().cmp(name)).ok().map(|i| self.0[i].1)
     }
 
     /// All of them, sorted by name.
@@ -147,11 +144,7 @@ impl Levels {
             }
             same
         });
-        levels
-            .into_iter()
-            .map(|(name, level)| Some((name, level?)))
-            .collect::<Option<_>>()
-            .map(Levels)
+        levels.into_iter().map(|(name, level)| Some((name, level?))).collect::<Option<_>>().map(Levels)
     }
 }
 
@@ -184,22 +177,14 @@ impl PowerLevels {
             }
         });
         if !whole {
-            return Err(Reject::new(
-                rules,
-                Rule::LevelsFields,
-                "the content is no object",
-            ));
+            return Err(Reject::new(rules, Rule::LevelsFields, "the content is no object"));
         }
         let mut levels = PowerLevels::default();
         for (key, value) in KEYS.into_iter().zip(found) {
             let Some(value) = value else { continue };
-            levels.read_field(rules, key, value).map_err(|rule| {
-                Reject::new(
-                    rules,
-                    rule,
-                    format!("`{key}` has a value that no power level is"),
-                )
-            })?;
+            levels
+                .read_field(rules, key, value)
+                .map_err(|rule| Reject::new(rules, rule, format!("`{key}` has a value that no power level is")))?;
         }
         Ok(levels)
     }
@@ -208,11 +193,7 @@ impl PowerLevels {
         match key {
             "users" => {
                 self.users = Levels::read(rules, value).ok_or(Rule::LevelsUsers)?;
-                if self
-                    .users
-                    .iter()
-                    .any(|(id, _)| <&UserId>::try_from(id).is_err())
-                {
+                if self.users.iter().any(|(id, _)| <&UserId>::try_from(id).is_err()) {
                     return Err(Rule::LevelsUsers);
                 }
             }
@@ -231,8 +212,7 @@ impl PowerLevels {
             }
             _ => {
                 if let Some(field) = Field::ALL.into_iter().find(|field| field.as_str() == key) {
-                    self.fields[field as usize] =
-                        Some(integer(rules, value).ok_or(Rule::LevelsFields)?);
+                    self.fields[field as usize] = Some(integer(rules, value).ok_or(Rule::LevelsFields)?);
                 }
             }
         }
@@ -263,21 +243,13 @@ impl Powers {
     /// # Errors
     /// If the power levels are malformed, which those of an accepted event are not.
     pub fn read(rules: &Rules, create: &Pdu, power_levels: Option<&Pdu>) -> Result<Powers, Reject> {
-        let levels = power_levels
-            .map(|event| PowerLevels::read(rules, event.content()))
-            .transpose()?;
-        Ok(Powers::new(
-            Create::read(rules, create),
-            levels.map(Arc::new),
-        ))
+        let levels = power_levels.map(|event| PowerLevels::read(rules, event.content())).transpose()?;
+        Ok(Powers::new(Create::read(rules, create), levels.map(Arc::new)))
     }
 
     /// From parts that were read before.
     pub fn new(create: Create, levels: Option<Arc<PowerLevels>>) -> Powers {
-        Powers {
-            creators: create,
-            levels,
-        }
+        Powers { creators: create, levels }
     }
 
     /// What is known of the create event.
@@ -296,62 +268,38 @@ impl Powers {
             return Power::Creator;
         }
         Power::Level(match &self.levels {
-            Some(levels) => levels
-                .users
-                .get(user.as_str())
-                .unwrap_or(levels.get(Field::UsersDefault)),
+            Some(levels) => levels.users.get(user.as_str()).unwrap_or(levels.get(Field::UsersDefault)),
             None if self.is_creator(user) => 100,
             None => Field::UsersDefault.default_level(),
         })
     }
 
     fn is_creator(&self, user: &UserId) -> bool {
-        self.creators
-            .creators()
-            .iter()
-            .any(|creator: &OwnedUserId| creator == user)
+        self.creators.creators().iter().any(|creator: &OwnedUserId| creator == user)
     }
 
     /// A single number, or its default.
     pub fn get(&self, field: Field) -> i64 {
-        self.levels
-            .as_ref()
-            .map_or(field.default_level(), |levels| levels.get(field))
+        self.levels.as_ref().map_or(field.default_level(), |levels| levels.get(field))
     }
 
     /// What sending an event of a type needs.
     pub fn needed(&self, event_type: &str, is_state: bool) -> i64 {
-        let listed = self
-            .levels
-            .as_ref()
-            .and_then(|levels| levels.events.get(event_type));
-        listed.unwrap_or_else(|| {
-            self.get(if is_state {
-                Field::StateDefault
-            } else {
-                Field::EventsDefault
-            })
-        })
+        let listed = self.levels.as_ref().and_then(|levels| levels.events.get(event_type));
+        listed.unwrap_or_else(|| self.get(if is_state { Field::StateDefault } else { Field::EventsDefault }))
     }
 
     /// What sending an ephemeral event of a type of one's own needs (MSC2477).
     pub fn needed_for_ephemeral(&self, event_type: &str) -> i64 {
         const DEFAULT: i64 = 50;
-        self.levels.as_ref().map_or(DEFAULT, |levels| {
-            levels
-                .ephemeral
-                .get(event_type)
-                .or(levels.ephemeral_default)
-                .unwrap_or(DEFAULT)
-        })
+        self.levels
+            .as_ref()
+            .map_or(DEFAULT, |levels| levels.ephemeral.get(event_type).or(levels.ephemeral_default).unwrap_or(DEFAULT))
     }
 
     /// What notifying everyone needs (`room` for `@room`).
     pub fn needed_to_notify(&self, key: &str) -> i64 {
-        self.levels
-            .as_ref()
-            .and_then(|levels| levels.notifications.get(key))
-            .unwrap_or(50)
+        self.levels.as_ref().and_then(|levels| levels.notifications.get(key)).unwrap_or(50)
     }
 
     /// Whether a user has the power to send such an event. Membership is another question.
@@ -400,11 +348,7 @@ fn integer(rules: &Rules, value: &RawValue) -> Option<i64> {
             Ok(level) if !rules.strict_json || (-MOST..=MOST).contains(&level) => Some(level),
             Ok(_) => None,
             Err(_) if rules.strict_json => None,
-            Err(_) => json
-                .parse::<f64>()
-                .ok()
-                .filter(|level| level.is_finite())
-                .map(|level| level as i64),
+            Err(_) => json.parse::<f64>().ok().filter(|level| level.is_finite()).map(|level| level as i64),
         },
         _ => None,
     }

@@ -12,11 +12,7 @@ pub(super) fn check(rules: &Rules, event: &Pdu, powers: &Powers) -> Result<(), R
         return Ok(());
     };
 
-    let change = Change {
-        rules,
-        sender: event.sender(),
-        power: powers.of(event.sender()),
-    };
+    let change = Change { rules, sender: event.sender(), power: powers.of(event.sender()) };
     change.fields(old, &new)?;
     change.entries("events", &old.events, &new.events)?;
     if rules.limit_notifications {
@@ -29,16 +25,10 @@ fn creators_unlisted(rules: &Rules, new: &PowerLevels, create: &Create) -> Resul
     if !create.creators_are_privileged() {
         return Ok(());
     }
-    match create
-        .creators()
-        .iter()
-        .find(|creator| new.users.get(creator.as_str()).is_some())
-    {
-        Some(creator) => Err(Reject::new(
-            rules,
-            Rule::LevelsCreator,
-            format!("{creator} is a creator and has no level"),
-        )),
+    match create.creators().iter().find(|creator| new.users.get(creator.as_str()).is_some()) {
+        Some(creator) => {
+            Err(Reject::new(rules, Rule::LevelsCreator, format!("{creator} is a creator and has no level")))
+        }
         None => Ok(()),
     }
 }
@@ -73,9 +63,7 @@ impl Change<'_> {
 
     fn users(&self, old: &Levels, new: &Levels) -> Result<(), Reject> {
         each_change(old, new, |name, old, new| {
-            if name != self.sender.as_str()
-                && old.is_some_and(|old| Power::Level(old) >= self.power)
-            {
+            if name != self.sender.as_str() && old.is_some_and(|old| Power::Level(old) >= self.power) {
                 return self.refuse(Rule::LevelsUserOld, name, old);
             }
             self.within(Rule::LevelsUserNew, name, new)
@@ -83,19 +71,12 @@ impl Change<'_> {
     }
 
     fn within(&self, rule: Rule, name: &str, level: Option<i64>) -> Result<(), Reject> {
-        if level.is_some_and(|level| !self.power.reaches(level)) {
-            self.refuse(rule, name, level)
-        } else {
-            Ok(())
-        }
+        if level.is_some_and(|level| !self.power.reaches(level)) { self.refuse(rule, name, level) } else { Ok(()) }
     }
 
     fn refuse(&self, rule: Rule, name: &str, level: Option<i64>) -> Result<(), Reject> {
         let level = level.unwrap_or_default();
-        let why = format!(
-            "{} has power {} and cannot touch `{name}` at {level}",
-            self.sender, self.power
-        );
+        let why = format!("{} has power {} and cannot touch `{name}` at {level}", self.sender, self.power);
         Err(Reject::new(self.rules, rule, why))
     }
 }

@@ -7,18 +7,11 @@ use crate::{pdu::Pdu, version::Rules};
 /// Rule 11 of versions 1 and 2.
 pub(super) fn check(rules: &Rules, event: &Pdu, powers: &Powers) -> Result<(), Reject> {
     let own = event.event_id().server_name();
-    let same_server = own.is_some()
-        && event
-            .redacts()
-            .is_some_and(|redacted| redacted.server_name() == own);
+    let same_server = own.is_some() && event.redacts().is_some_and(|redacted| redacted.server_name() == own);
     if same_server || powers.can_redact_others(event.sender()) {
         return Ok(());
     }
-    Err(Reject::new(
-        rules,
-        Rule::Redaction,
-        "the sender has not the power to redact and the event is not its server's",
-    ))
+    Err(Reject::new(rules, Rule::Redaction, "the sender has not the power to redact and the event is not its server's"))
 }
 
 /// Whether an allowed redaction is applied to the event that it names. In versions 1 and 2 the rules have decided that.

@@ -59,31 +59,16 @@ pub(super) fn check(
         return reject(Rule::InviteToken, "`signed` has no mxid or no token");
     };
     if mxid != target {
-        return reject(
-            Rule::InviteMxid,
-            "the third-party invite is for another user",
-        );
+        return reject(Rule::InviteMxid, "the third-party invite is for another user");
     }
     let Some(sent) = state.get(kind::THIRD_PARTY_INVITE, token) else {
-        return reject(
-            Rule::InviteUnknownToken,
-            "the room has no third-party invite with that token",
-        );
+        return reject(Rule::InviteUnknownToken, "the room has no third-party invite with that token");
     };
     if sent.sender() != event.sender() {
-        return reject(
-            Rule::InviteSender,
-            "the third-party invite was sent by somebody else",
-        );
+        return reject(Rule::InviteSender, "the third-party invite was sent by somebody else");
     }
-    if !public_keys(sent)
-        .iter()
-        .any(|key| signed_with(&signed, key))
-    {
-        return reject(
-            Rule::InviteSignature,
-            "no signature matches a public key of the third-party invite",
-        );
+    if !public_keys(sent).iter().any(|key| signed_with(&signed, key)) {
+        return reject(Rule::InviteSignature, "no signature matches a public key of the third-party invite");
     }
     Ok(())
 }
@@ -93,11 +78,7 @@ fn public_keys(sent: &Pdu) -> Vec<VerifyKey> {
     let Ok(content) = Object::parse(sent.content()) else {
         return Vec::new();
     };
-    let list = content
-        .get("public_keys")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let list = content.get("public_keys").and_then(Value::as_array).into_iter().flatten();
     let keys = list.filter_map(|entry| entry.as_object()?.get_str("public_key"));
     let keys = content.get_str("public_key").into_iter().chain(keys);
     keys.filter_map(|key| VerifyKey::parse(key).ok()).collect()

@@ -78,20 +78,9 @@ pub fn resolve(
     };
     let mut room = Room::new(rules, graph);
     let events: Vec<u32> = conflicted.values().flatten().copied().collect();
-    let subgraph = if is_2_1 {
-        conflicted_subgraph(&events, graph)
-    } else {
-        Vec::new()
-    };
-    let mut full: HashSet<u32> = events
-        .into_iter()
-        .chain(auth_difference.iter().copied())
-        .chain(subgraph)
-        .collect();
-    full.retain(|event| {
-        room.pdu(*event)
-            .is_some_and(|pdu| pdu.state_key().is_some())
-    });
+    let subgraph = if is_2_1 { conflicted_subgraph(&events, graph) } else { Vec::new() };
+    let mut full: HashSet<u32> = events.into_iter().chain(auth_difference.iter().copied()).chain(subgraph).collect();
+    full.retain(|event| room.pdu(*event).is_some_and(|pdu| pdu.state_key().is_some()));
 
     // 1 and 2: what can take power away, and what leads to it.
     let powerful = order::by_power(&mut room, &full);
@@ -122,11 +111,7 @@ pub fn resolve_states(
     states: &[&BTreeMap<u32, u32>],
     graph: &dyn Graph,
 ) -> Result<BTreeMap<u32, u32>, ResolveError> {
-    let Conflicts {
-        mut unconflicted,
-        conflicted,
-        sets,
-    } = conflicts(states);
+    let Conflicts { mut unconflicted, conflicted, sets } = conflicts(states);
     if conflicted.is_empty() {
         return Ok(unconflicted);
     }

@@ -19,10 +19,7 @@ fn is_power_event(pdu: &Pdu) -> bool {
         kind::POWER_LEVELS | kind::JOIN_RULES | kind::CREATE => pdu.state_key() == Some(""),
         kind::MEMBER => {
             pdu.state_key() != Some(pdu.sender().as_str())
-                && matches!(
-                    Membership::of_content(pdu.content()),
-                    Membership::Leave | Membership::Ban
-                )
+                && matches!(Membership::of_content(pdu.content()), Membership::Leave | Membership::Ban)
         }
         _ => false,
     }
@@ -32,19 +29,11 @@ fn is_power_event(pdu: &Pdu) -> bool {
 ///
 /// Chains are followed within the set, as in Synapse and ruma.
 pub(super) fn by_power(room: &mut Room<'_>, full: &HashSet<u32>) -> Vec<u32> {
-    let mut work: Vec<u32> = full
-        .iter()
-        .copied()
-        .filter(|event| room.pdu(*event).is_some_and(|p| is_power_event(&p)))
-        .collect();
+    let mut work: Vec<u32> =
+        full.iter().copied().filter(|event| room.pdu(*event).is_some_and(|p| is_power_event(&p))).collect();
     let mut edges: HashMap<u32, Vec<u32>> = work.iter().map(|event| (*event, Vec::new())).collect();
     while let Some(event) = work.pop() {
-        let mut named: Vec<u32> = room
-            .graph
-            .auth_events(event)
-            .into_iter()
-            .filter(|a| full.contains(a))
-            .collect();
+        let mut named: Vec<u32> = room.graph.auth_events(event).into_iter().filter(|a| full.contains(a)).collect();
         named.sort_unstable();
         named.dedup();
         for named in &named {
@@ -61,43 +50,25 @@ pub(super) fn by_power(room: &mut Room<'_>, full: &HashSet<u32>) -> Vec<u32> {
 }
 
 /// The events from the least to the greatest by a first criterion, then by time, then by id.
-fn ranked<K: Ord>(
-    room: &mut Room<'_>,
-    events: Vec<u32>,
-    key: impl Fn(&mut Room<'_>, u32) -> K,
-) -> Vec<u32> {
+fn ranked<K: Ord>(room: &mut Room<'_>, events: Vec<u32>, key: impl Fn(&mut Room<'_>, u32) -> K) -> Vec<u32> {
     let mut sorted: Vec<_> = events
         .into_iter()
-        .filter_map(|event| {
-            room.pdu(event)
-                .map(|pdu| (key(room, event), pdu.origin_server_ts(), pdu, event))
-        })
+        .filter_map(|event| room.pdu(event).map(|pdu| (key(room, event), pdu.origin_server_ts(), pdu, event)))
         .collect();
     sorted.sort_unstable_by(|a, b| {
-        (&a.0, a.1)
-            .cmp(&(&b.0, b.1))
-            .then_with(|| a.2.event_id().as_str().cmp(b.2.event_id().as_str()))
+        (&a.0, a.1).cmp(&(&b.0, b.1)).then_with(|| a.2.event_id().as_str().cmp(b.2.event_id().as_str()))
     });
     sorted.into_iter().map(|(_, _, _, event)| event).collect()
 }
 
 /// Kahn's algorithm: again and again the least of those whose auth events were all taken.
 fn kahn(ranked: &[u32], edges: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
-    let ranks: HashMap<u32, usize> = ranked
-        .iter()
-        .enumerate()
-        .map(|(rank, event)| (*event, rank))
-        .collect();
+    let ranks: HashMap<u32, usize> = ranked.iter().enumerate().map(|(rank, event)| (*event, rank)).collect();
     let mut missing: Vec<usize> = vec![0; ranked.len()];
     let mut referrers: Vec<Vec<usize>> = vec![Vec::new(); ranked.len()];
     let mut ready = BinaryHeap::new();
     for (rank, event) in ranked.iter().enumerate() {
-        let named: Vec<usize> = edges
-            .get(event)
-            .into_iter()
-            .flatten()
-            .filter_map(|a| ranks.get(a).copied())
-            .collect();
+        let named: Vec<usize> = edges.get(event).into_iter().flatten().filter_map(|a| ranks.get(a).copied()).collect();
         missing[rank] = named.len();
         if named.is_empty() {
             ready.push(Reverse(rank));
@@ -122,13 +93,8 @@ fn kahn(ranked: &[u32], edges: &HashMap<u32, Vec<u32>>) -> Vec<u32> {
 /// Events in the mainline ordering based on a power levels event.
 pub(super) fn by_mainline(room: &mut Room<'_>, levels: Option<u32>, events: Vec<u32>) -> Vec<u32> {
     let mut mainline = Mainline::of(room, levels);
-    let positions: HashMap<u32, u32> = events
-        .iter()
-        .map(|event| (*event, mainline.position(room, *event)))
-        .collect();
-    ranked(room, events, |_, event| {
-        Reverse(positions.get(&event).copied())
-    })
+    let positions: HashMap<u32, u32> = events.iter().map(|event| (*event, mainline.position(room, *event))).collect();
+    ranked(room, events, |_, event| Reverse(positions.get(&event).copied()))
 }
 
 /// Power levels events and where they are in the mainline.
@@ -168,8 +134,7 @@ impl Mainline {
                 },
             }
         };
-        self.0
-            .extend(way.into_iter().map(|event| (event, position)));
+        self.0.extend(way.into_iter().map(|event| (event, position)));
         position
     }
 }
@@ -182,7 +147,6 @@ impl Room<'_> {
         };
         let create = self.create_named_by(event);
         let levels = self.levels_named_by(event);
-        self.powers(create, levels)
-            .map_or(Power::Level(0), |powers| powers.of(pdu.sender()))
+        self.powers(create, levels).map_or(Power::Level(0), |powers| powers.of(pdu.sender()))
     }
 }

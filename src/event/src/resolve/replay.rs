@@ -24,27 +24,16 @@ pub(super) struct Room<'a> {
 
 impl<'a> Room<'a> {
     pub(super) fn new(rules: &'a Rules, graph: &'a dyn Graph) -> Room<'a> {
-        Room {
-            rules,
-            graph,
-            pdus: HashMap::new(),
-            creates: HashMap::new(),
-            levels: HashMap::new(),
-        }
+        Room { rules, graph, pdus: HashMap::new(), creates: HashMap::new(), levels: HashMap::new() }
     }
 
     pub(super) fn pdu(&mut self, event: u32) -> Option<Arc<Pdu>> {
-        self.pdus
-            .entry(event)
-            .or_insert_with(|| self.graph.pdu(event))
-            .clone()
+        self.pdus.entry(event).or_insert_with(|| self.graph.pdu(event)).clone()
     }
 
     fn named_by(&mut self, event: u32, kind: &str, key: &str) -> Option<u32> {
         let named: AuthEvents = self.graph.auth_events(event);
-        named
-            .into_iter()
-            .find(|named| self.pdu(*named).is_some_and(|pdu| pdu.is_state(kind, key)))
+        named.into_iter().find(|named| self.pdu(*named).is_some_and(|pdu| pdu.is_state(kind, key)))
     }
 
     /// The power levels among an event's auth events.
@@ -78,9 +67,7 @@ impl<'a> Room<'a> {
         if let Some(known) = self.levels.get(&event) {
             return known.clone();
         }
-        let read = PowerLevels::read(self.rules, self.pdu(event)?.content())
-            .ok()
-            .map(Arc::new);
+        let read = PowerLevels::read(self.rules, self.pdu(event)?.content()).ok().map(Arc::new);
         self.levels.insert(event, read.clone());
         read
     }
@@ -103,12 +90,7 @@ pub(super) fn apply(
     }
 }
 
-fn is_allowed(
-    room: &mut Room<'_>,
-    event: u32,
-    base: &dyn Fn(u32) -> Option<u32>,
-    state: &BTreeMap<u32, u32>,
-) -> bool {
+fn is_allowed(room: &mut Room<'_>, event: u32, base: &dyn Fn(u32) -> Option<u32>, state: &BTreeMap<u32, u32>) -> bool {
     let Some(pdu) = room.pdu(event) else {
         return false;
     };
@@ -117,13 +99,7 @@ fn is_allowed(
     }
     let (mut create, mut levels) = (None, None);
     let mut needed: AuthState = AuthState::new();
-    for (kind, key) in needs(
-        room.rules,
-        pdu.sender(),
-        pdu.kind(),
-        pdu.state_key(),
-        pdu.content(),
-    ) {
+    for (kind, key) in needs(room.rules, pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content()) {
         let Some((number, found)) = find(room, event, kind, &key, base, state) else {
             continue;
         };
@@ -158,11 +134,8 @@ fn find(
         return Some(found);
     }
     let named = room.graph.auth_events(event);
-    named
-        .into_iter()
-        .filter(|named| !room.graph.is_rejected(*named))
-        .find_map(|named| {
-            let pdu = room.pdu(named)?;
-            pdu.is_state(kind, key).then_some((named, pdu))
-        })
+    named.into_iter().filter(|named| !room.graph.is_rejected(*named)).find_map(|named| {
+        let pdu = room.pdu(named)?;
+        pdu.is_state(kind, key).then_some((named, pdu))
+    })
 }

@@ -40,13 +40,8 @@ pub fn conflicts(states: &[&BTreeMap<u32, u32>]) -> Conflicts {
             }
         }
     }
-    let of_state = |state: &&BTreeMap<u32, u32>| {
-        conflicts
-            .conflicted
-            .keys()
-            .filter_map(|key| state.get(key).copied())
-            .collect()
-    };
+    let of_state =
+        |state: &&BTreeMap<u32, u32>| conflicts.conflicted.keys().filter_map(|key| state.get(key).copied()).collect();
     conflicts.sets = states.iter().map(of_state).collect();
     conflicts
 }
@@ -58,15 +53,8 @@ pub fn conflicts(states: &[&BTreeMap<u32, u32>]) -> Conflicts {
 /// anyway, or in every state).
 ///
 /// Walks down from the newest event and stops where all that is left to see is in all chains.
-pub fn auth_difference(
-    sets: &[&[u32]],
-    unconflicted: impl IntoIterator<Item = u32>,
-    graph: &dyn Graph,
-) -> Vec<u32> {
-    let mut chains = Chains {
-        all: sets.len(),
-        ..Chains::default()
-    };
+pub fn auth_difference(sets: &[&[u32]], unconflicted: impl IntoIterator<Item = u32>, graph: &dyn Graph) -> Vec<u32> {
+    let mut chains = Chains { all: sets.len(), ..Chains::default() };
     for event in unconflicted {
         chains.reach_all(event);
     }
@@ -77,12 +65,7 @@ pub fn auth_difference(
     }
     let starts = (chains.partly.clone(), chains.wholly.clone());
     chains.descend(graph).unwrap_or_else(|| {
-        let mut again = Chains {
-            all: sets.len(),
-            partly: starts.0,
-            wholly: starts.1,
-            ..Chains::default()
-        };
+        let mut again = Chains { all: sets.len(), partly: starts.0, wholly: starts.1, ..Chains::default() };
         again.in_any_order(graph)
     })
 }
@@ -203,11 +186,7 @@ impl Chains {
                 }
             }
         }
-        masks
-            .into_iter()
-            .filter(|(_, mask)| mask.count() < self.all)
-            .map(|(event, _)| event)
-            .collect()
+        masks.into_iter().filter(|(_, mask)| mask.count() < self.all).map(|(event, _)| event).collect()
     }
 }
 
@@ -216,8 +195,7 @@ impl Chains {
 pub fn conflicted_subgraph(conflicted: &[u32], graph: &dyn Graph) -> Vec<u32> {
     let oldest = conflicted.iter().copied().min().unwrap_or(0);
     // What is older than every conflicted event leads to none.
-    let referrers =
-        referrers(conflicted, oldest, graph).or_else(|| referrers(conflicted, 0, graph));
+    let referrers = referrers(conflicted, oldest, graph).or_else(|| referrers(conflicted, 0, graph));
     let referrers = referrers.unwrap_or_default();
     let mut found: HashSet<u32> = conflicted.iter().copied().collect();
     let mut work: Vec<u32> = found.iter().copied().collect();
@@ -281,9 +259,7 @@ impl Numbers {
     }
 
     fn contains(&self, n: u32) -> bool {
-        self.0
-            .get(n as usize / 64)
-            .is_some_and(|word| word & (1 << (n % 64)) != 0)
+        self.0.get(n as usize / 64).is_some_and(|word| word & (1 << (n % 64)) != 0)
     }
 
     /// One more than the greatest number there can be.
@@ -294,10 +270,7 @@ impl Numbers {
     /// The greatest number below `end`.
     fn last_before(&self, end: u32) -> Option<u32> {
         let mut index = end as usize / 64;
-        let mut word = self
-            .0
-            .get(index)
-            .map_or(0, |word| word & ((1 << (end % 64)) - 1));
+        let mut word = self.0.get(index).map_or(0, |word| word & ((1 << (end % 64)) - 1));
         while word == 0 {
             index = index.checked_sub(1)?;
             word = self.0.get(index).copied().unwrap_or(0);
@@ -307,11 +280,7 @@ impl Numbers {
 
     fn iter(&self) -> impl Iterator<Item = u32> {
         let words = self.0.iter().zip((0u32..).step_by(64));
-        words.flat_map(|(word, first)| {
-            (0..64)
-                .filter(move |bit| word & (1 << bit) != 0)
-                .map(move |bit| first + bit)
-        })
+        words.flat_map(|(word, first)| (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| first + bit))
     }
 }
 
@@ -335,9 +304,6 @@ mod tests {
         }
         assert_eq!(seen, [1000, 128, 127, 63, 1, 0]);
         assert!(numbers.contains(127) && !numbers.contains(64) && !numbers.contains(5000));
-        assert_eq!(
-            numbers.iter().collect::<Vec<_>>(),
-            [0, 1, 63, 127, 128, 1000]
-        );
+        assert_eq!(numbers.iter().collect::<Vec<_>>(), [0, 1, 63, 127, 128, 1000]);
     }
 }
