@@ -8,8 +8,14 @@ use crate::{
     EventNo, Position, RoomNo, StateKeyNo, UserNo,
     feed::FeedRow,
     rows::{
+        account_data::{AccountData, AccountDataChange},
+        devices::Device,
         events::{EventPlace, Relation, StoredEvent},
+        receipts::{Receipt, ReceiptKey},
+        pushers::Pusher,
         rooms::{Alias, Head, Member, OwnMembership, StateKeyName, SentTxn},
+        tokens::{AccessToken, RefreshToken},
+        users::User,
     },
     state::Root,
     table::Table,
@@ -84,6 +90,42 @@ tables! {
     TXNS = 24 in Rows: (UserNo, String, String, String) => SentTxn;
     /// The current state of a room from a position on, one row for each change of it. Written by `rows/rooms.rs`.
     ROOTS = 25 in Indexes: (RoomNo, Position) => Root;
+
+    // Accounts.
+    /// The accounts of this server. Written by `rows/users.rs`.
+    USERS = 40 in Rows: UserNo => User;
+    /// Password hashes in PHC form. Written by `rows/users.rs`.
+    PASSWORDS = 41 in Rows: UserNo => String;
+    /// Profiles, field by field; the values are JSON. Written by `rows/users.rs`.
+    PROFILES = 42 in Rows: (UserNo, String) => Bytes;
+    /// Devices. Written by `rows/devices.rs`.
+    DEVICES = 43 in Rows: (UserNo, String) => Device;
+    /// Access tokens by their SHA-256. Written by `rows/tokens.rs`.
+    ACCESS_TOKENS = 44 in Rows: [u8; 32] => AccessToken;
+    /// Refresh tokens by their SHA-256. Written by `rows/tokens.rs`.
+    REFRESH_TOKENS = 45 in Rows: [u8; 32] => RefreshToken;
+    /// The tokens of a device, and which kind each is. Written by `rows/tokens.rs`.
+    DEVICE_TOKENS = 46 in Rows: (UserNo, String, [u8; 32]) => u8;
+    /// Global account data by event type, push rules too. Written by `rows/account_data.rs`.
+    ACCOUNT_DATA = 47 in Rows: (UserNo, String) => AccountData;
+    /// Account data of rooms by event type. Written by `rows/account_data.rs`.
+    ROOM_ACCOUNT_DATA = 48 in Rows: (UserNo, RoomNo, String) => AccountData;
+    /// Account data in the order in which it was set last. Written by `rows/account_data.rs`.
+    ACCOUNT_DATA_CHANGES = 49 in Indexes: (UserNo, Position, String) => AccountDataChange;
+    /// Stored filters, JSON. Written by `rows/filters.rs`.
+    FILTERS = 50 in Rows: (UserNo, u32) => Bytes;
+    /// Pushers: user, app id, push key. Written by `rows/pushers.rs`.
+    PUSHERS = 51 in Rows: (UserNo, String, String) => Pusher;
+    /// Who has a pusher of that app id and push key. Written by `rows/pushers.rs`.
+    PUSHER_OWNERS = 52 in Rows: (String, String, UserNo) => ();
+
+    // What people do in rooms beside sending events.
+    /// Receipts: room, user, kind, thread. Written by `rows/receipts.rs`.
+    RECEIPTS = 100 in Rows: (RoomNo, UserNo, String, String) => Receipt;
+    /// Public receipts of a room in the order in which they came. Written by `rows/receipts.rs`.
+    RECEIPTS_BY_ROOM = 101 in Indexes: (RoomNo, Position) => ReceiptKey;
+    /// A user's own receipts, private ones too, in the order in which they came. Written by `rows/receipts.rs`.
+    RECEIPTS_BY_USER = 102 in Indexes: (UserNo, Position) => ReceiptKey;
 }
 
 #[cfg(test)]

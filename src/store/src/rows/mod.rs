@@ -1,5 +1,12 @@
 //! Rows: what the tables hold, and who writes them. Each table is written by exactly one file here.
 
+pub mod account_data;
+pub mod devices;
 pub mod events;
+pub mod filters;
+pub mod pushers;
+pub mod receipts;
 pub mod rooms;
 pub mod server;
+pub mod tokens;
+pub mod users;

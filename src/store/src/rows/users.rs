@@ -1,0 +1,58 @@
+//! The people of this server: their accounts, passwords and profiles.
+
+use bytes::Bytes;
+
+use crate::{Tx, UserNo, cbor_value, schema};
+
+/// An account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct User {
+    /// When it was made, in milliseconds since 1970.
+    #[n(0)]
+    pub created: u64,
+    /// Whether its owner administers this server.
+    #[n(1)]
+    pub admin: bool,
+    /// When it was deactivated; its name is never given out again.
+    #[n(2)]
+    pub deactivated: Option<u64>,
+    /// Whether its owner asked to be forgotten when it was deactivated.
+    #[n(3)]
+    pub erased: bool,
+}
+cbor_value!(User);
+
+/// Writes an account.
+pub fn put(tx: &mut Tx, user: UserNo, row: &User) {
+    tx.put(&schema::USERS, &user, row);
+}
+
+/// Writes an account that must not be there yet: the commit fails with a conflict if it is.
+pub fn create(tx: &mut Tx, user: UserNo, row: &User) {
+    tx.assert(&schema::USERS, &user, None);
+    put(tx, user, row);
+}
+
+/// Sets the password: a hash in PHC form.
+pub fn put_password(tx: &mut Tx, user: UserNo, phc: &str) {
+    tx.put(&schema::PASSWORDS, &user, &phc.to_owned());
+}
+
+/// Takes the password away: nobody can log in with one then.
+pub fn delete_password(tx: &mut Tx, user: UserNo) {
+    tx.delete(&schema::PASSWORDS, &user);
+}
+
+/// Sets a field of the profile to a JSON value, or removes it.
+pub fn put_profile_field(tx: &mut Tx, user: UserNo, field: &str, json: Option<&Bytes>) {
+    let key = (user, field.to_owned());
+    match json {
+        Some(json) => tx.put(&schema::PROFILES, &key, json),
+        None => tx.delete(&schema::PROFILES, &key),
+    }
+}
+
+/// Forgets the whole profile.
+pub fn delete_profile(tx: &mut Tx, user: UserNo) {
+    tx.delete_prefix(&schema::PROFILES, &user);
+}
