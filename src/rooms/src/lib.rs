@@ -1,1 +1,86 @@
-//! stoa-rooms
+//! Rooms, the write side: everything that changes a room ends in the same few functions, whoever asked for it.
+//!
+//! One request: take the room's [lock](lock), gather the state that the law asks for, build and sign the events, let the
+//! law decide, work out all effects, and commit them at once. This crate never fetches: what it lacks it names.
+
+mod aliases;
+mod create;
+mod effects;
+mod error;
+mod gather;
+mod live;
+mod lock;
+mod membership;
+mod profile;
+mod receipts;
+mod send;
+mod writer;
+
+use std::sync::Arc;
+
+use stoa_event::{
+    ids::{OwnedServerName, RoomId, RoomVersionId, ServerName},
+    sign::SigningKey,
+    version,
+};
+use stoa_store::{Env, RoomNo, Snapshot, Store};
+
+pub use crate::{
+    create::{CreateRoom, InitialState, Preset},
+    error::Error,
+    membership::{Action, Change},
+    profile::Profile,
+    receipts::NewReceipt,
+    send::{NewEvent, TxnKey},
+};
+
+/// How rooms are to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The room version of new rooms.
+    pub default_version: RoomVersionId,
+    /// How long a client may say that somebody types, in milliseconds.
+    pub max_typing_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { default_version: version::DEFAULT, max_typing_ms: 120_000 }
+    }
+}
+
+struct Inner {
+    store: Store,
+    env: Env,
+    server: OwnedServerName,
+    key: SigningKey,
+    config: Config,
+    locks: lock::Locks,
+}
+
+/// A handle to the write side of all rooms; clones are the same.
+#[derive(Clone)]
+pub struct Rooms {
+    inner: Arc<Inner>,
+}
+
+impl Rooms {
+    /// The write side over a store, for the server of that name and key.
+    pub fn new(store: Store, env: Env, server: OwnedServerName, key: SigningKey, config: Config) -> Rooms {
+        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks: lock::Locks::default() }) }
+    }
+
+    /// The name of this server.
+    pub fn server(&self) -> &ServerName {
+        &self.inner.server
+    }
+
+    /// How rooms are to be.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    async fn room_no(&self, snapshot: &Snapshot, room: &RoomId) -> Result<RoomNo, Error> {
+        self.inner.store.names().room(snapshot, room.as_str()).await?.ok_or(Error::UnknownRoom)
+    }
+}

@@ -38,26 +38,32 @@ impl Committer {
     pub async fn run(mut self) {
         let mut group = Vec::new();
         while self.waiting.recv_many(&mut group, GROUP).await > 0 {
-            self.commit(std::mem::take(&mut group)).await;
+            let mut together = Vec::with_capacity(group.len());
+            for request in group.drain(..) {
+                if !request.tx.has_asserts() {
+                    together.push(request);
+                    continue;
+                }
+                // An assert speaks of what is there before its batch: what others of the group write must be there by then.
+                self.commit(std::mem::take(&mut together)).await;
+                self.commit(vec![request]).await;
+            }
+            self.commit(together).await;
         }
     }
 
     async fn commit(&mut self, group: Vec<Request>) {
+        if group.is_empty() {
+            return;
+        }
         match self.write(&group).await {
             Ok(commits) => self.finish(group, commits),
-            // One of them lost a race: each for itself then, so that the others are not hurt.
-            Err(Error::Conflict) if group.len() > 1 => {
-                for request in group {
-                    let alone = vec![request];
-                    match self.write(&alone).await {
-                        Ok(commits) => self.finish(alone, commits),
-                        Err(error) => refuse(alone, &error),
-                    }
-                }
-            }
             Err(error) => {
+                let conflict = matches!(error, Error::Conflict);
                 refuse(group, &error);
-                self.reread().await;
+                if !conflict {
+                    self.reread().await;
+                }
             }
         }
     }

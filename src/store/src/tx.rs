@@ -222,6 +222,10 @@ impl Tx {
         self.facts.push(Box::new(fact));
     }
 
+    pub(crate) fn has_asserts(&self) -> bool {
+        !self.asserts.is_empty()
+    }
+
     /// How many positions it takes: at least one if the feed is told something, so that feed rows have a key.
     pub(crate) fn slots(&self) -> u64 {
         u64::from(self.slots).max(u64::from(!self.facts.is_empty()))

@@ -1,0 +1,50 @@
+//! What goes wrong in rooms.
+
+use stoa_event::{auth::Reject, format::FormatError};
+
+/// Why something was not done. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This server does not know the room.
+    #[error("this server does not know that room")]
+    UnknownRoom,
+    /// Something named is not there.
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// The user may not.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The law refuses the event.
+    #[error(transparent)]
+    Rejected(#[from] Reject),
+    /// The event cannot be made: too large, or not canonical JSON.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The content has not the shape that its type asks for.
+    #[error("{0}")]
+    BadContent(String),
+    /// A parameter is not what it should be.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// The state asked for at creation is not allowed.
+    #[error("{0}")]
+    InvalidRoomState(String),
+    /// The room version is not known here.
+    #[error("room version {0} is not supported")]
+    UnsupportedVersion(String),
+    /// The alias is in use.
+    #[error("that alias is taken")]
+    AliasTaken,
+    /// An alias in `m.room.canonical_alias` does not point to the room.
+    #[error("{0}")]
+    BadAlias(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] stoa_store::Error),
+}
+
+impl Error {
+    pub(crate) fn forbidden(why: impl Into<String>) -> Error {
+        Error::Forbidden(why.into())
+    }
+}
