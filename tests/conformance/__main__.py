@@ -12,6 +12,7 @@ from pathlib import Path
 here = Path(__file__).resolve().parent
 sys.path.insert(0, str(here))
 
+import selftest  # noqa: E402
 from client import Client  # noqa: E402
 from harness import WALKS, Harness  # noqa: E402
 from report import Report  # noqa: E402
@@ -29,6 +30,7 @@ def arguments():
     parser.add_argument("--only", action="append", default=[], help="walks whose title contains this (may be repeated)")
     parser.add_argument("--oracle", choices=["synapse"], help="excuse what this server is known to do otherwise")
     parser.add_argument("--failures", type=Path, help="write the failures as JSON here")
+    parser.add_argument("--self-test", action="store_true", help="check the checker by the specification's examples, and stop")
     parser.add_argument("--list", action="store_true", help="list the walks and stop")
     return parser.parse_args()
 
@@ -54,6 +56,10 @@ def main() -> int:
     if args.oracle:
         known = importlib.import_module(f"oracle_{args.oracle}").KNOWN
     report = Report(spec, known)
+    selftest.run(spec, report)
+    if args.self_test or report.failures:
+        return finish(report)
+    report.passed = 0
     stoa = None
     if not args.url:
         stoa = Stoa(binary_path(args.binary), (here / "stoa.toml").read_text())
@@ -80,6 +86,10 @@ def main() -> int:
         args.failures.write_text(json.dumps([vars(f) for f in report.failures], indent=1))
     for reason, times in sorted(report.excused.items()):
         print(f"known of {args.oracle}: {reason} ({times})")
+    return finish(report)
+
+
+def finish(report: Report) -> int:
     print(f"{report.passed} passed, {len(report.failures)} failed")
     return 1 if report.failures else 0
 

@@ -49,8 +49,8 @@ class Harness:
             body = {}
         response = self.client.send(op.method, fill(op.template, path), query, body, token, headers, content_type)
         problems = self.problems(op, response, expect, errcode, events)
-        if response.status == 200 and not isinstance(body, bytes) and body is not None and self.spec.request_schema(op):
-            problems += [f"the walk itself sent what is not specified: {p}" for p in self.spec.problems(*self.spec.request_schema(op), body)]
+        if expect == 200 and response.status == 200 and body is not None and not isinstance(body, bytes):
+            problems += self._request_body(op, body)
         self.report.note(operation, response.status, response.errcode)
         what = f"{operation} ({op.method} {response.target[:150]}){': ' + note if note else ''}"
         self.report.result(operation, what, problems, response.excerpt() if problems else "")
@@ -82,6 +82,11 @@ class Harness:
         elif op is not None:
             found += self._success_body(op, response, events)
         return found
+
+    def _request_body(self, op: Operation, body) -> list[str]:
+        """A request that is meant to succeed must itself be as specified, or the walk is wrong."""
+        schema = self.spec.request_schema(op)
+        return [f"the walk itself sent what is not specified: {p}" for p in self.spec.problems(*schema, body)] if schema else []
 
     def _error_body(self, op, response: Response) -> list[str]:
         if response.json is None:

@@ -189,8 +189,8 @@ def no_person(h):
     with h.unchanged("calls about people that cannot be", alice.sees(room)):
         for person in PEOPLE:
             for operation in ("inviteUser", "kick", "ban", "unban"):
-                alice.call(operation, {"roomId": room}, body={"user_id": person}, expect=(400, 403, 404),
-                           errcode=(*WRONG_TYPE, "M_FORBIDDEN", "M_NOT_FOUND", "M_BAD_STATE"), note=repr(person[:30]))  # fmt: skip
+                alice.call(operation, {"roomId": room}, body={"user_id": person}, expect=(400, 403, 404, 413),
+                           errcode=(*WRONG_TYPE, "M_FORBIDDEN", "M_NOT_FOUND", "M_BAD_STATE", "M_TOO_LARGE"), note=repr(person[:30]))  # fmt: skip
             if person:
                 h.call("getUserProfile", {"userId": person}, expect=(400, 404), note=repr(person[:30]))
                 alice.call("setAccountData", {"userId": person, "type": "x"}, body={}, expect=(400, 403, 404), note=repr(person[:30]))

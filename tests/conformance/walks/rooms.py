@@ -165,7 +165,7 @@ def joins_refused(h):
         alice.call("inviteUser", {"roomId": room}, body={}, expect=400, errcode=MISSING)
         alice.call("inviteUser", {"roomId": room}, body={"user_id": 17}, expect=400, errcode=WRONG_TYPE)
         alice.call("inviteUser", {"roomId": room}, body={"user_id": "no-user-id"}, expect=400, errcode=WRONG_TYPE)
-        alice.call("inviteUser", {"roomId": room}, body={"user_id": carol.id, "reason": 17}, expect=400, errcode=WRONG_TYPE)
+        alice.call("inviteUser", {"roomId": room}, body={"user_id": h.person("erin").id, "reason": 17}, expect=400, errcode=WRONG_TYPE)
         alice.call("inviteUser", {"roomId": room}, body=b"nonsense", expect=400, errcode="M_NOT_JSON")
         alice.call("inviteUser", {"roomId": room}, body=[], expect=400, errcode=("M_BAD_JSON", "M_NOT_JSON"))
         alice.call("inviteUser", {"roomId": NOWHERE}, body={"user_id": carol.id}, **HIDDEN)
@@ -222,6 +222,8 @@ def moderation(h):
         alice.invite(room, carol, **refused)
         act(alice, "kick", carol, **refused)
     act(bob, "ban", dave, note="also who was never there")
+    with h.unchanged("unban by a stranger", alice.sees(room)):
+        act(dave, "unban", carol, **refused)
     act(bob, "unban", carol)
     h.check("unbanned is left", is_now(carol) == "leave")
     carol.join(room)
