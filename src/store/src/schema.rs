@@ -11,6 +11,7 @@ use crate::{
         account_data::{AccountData, AccountDataChange},
         devices::Device,
         events::{EventPlace, Relation, StoredEvent},
+        keys::FallbackKey,
         receipts::{Receipt, ReceiptKey},
         pushers::Pusher,
         rooms::{Alias, Head, Member, OwnMembership, StateKeyName, SentTxn},
@@ -118,6 +119,18 @@ tables! {
     PUSHERS = 51 in Rows: (UserNo, String, String) => Pusher;
     /// Who has a pusher of that app id and push key. Written by `rows/pushers.rs`.
     PUSHER_OWNERS = 52 in Rows: (String, String, UserNo) => ();
+
+    // Keys and messages of devices.
+    /// How many one-time keys a device has left, by algorithm. Written by `rows/keys.rs`.
+    ONE_TIME_KEY_COUNTS = 71 in Rows: (UserNo, String, String) => u32;
+    /// Fallback keys by algorithm. Written by `rows/keys.rs`.
+    FALLBACK_KEYS = 72 in Rows: (UserNo, String, String) => FallbackKey;
+    /// Whose devices or keys changed, in order; one row a user. Written by `rows/keys.rs`.
+    DEVICE_CHANGES = 73 in Indexes: (Position, UserNo) => ();
+    /// Where the devices or keys of a user changed last. Written by `rows/keys.rs`.
+    DEVICES_CHANGED_AT = 74 in Rows: UserNo => Position;
+    /// Messages that wait for a device. Written by `rows/to_device.rs`.
+    TO_DEVICE = 80 in Queues: (UserNo, String, Position) => Bytes;
 
     // What people do in rooms beside sending events.
     /// Receipts: room, user, kind, thread. Written by `rows/receipts.rs`.

@@ -25,6 +25,8 @@ struct User {
 
 #[derive(Default)]
 struct State {
+    /// Everything up to here is counted in.
+    applied: Position,
     rooms: HashMap<RoomNo, Room>,
     users: HashMap<UserNo, User>,
 }
@@ -38,7 +40,7 @@ pub struct Who {
 impl Who {
     pub(crate) async fn open(snapshot: &Snapshot) -> Result<Who, Error> {
         let opened = snapshot.position();
-        let mut state = State::default();
+        let mut state = State { applied: opened, ..State::default() };
         // Our own users' memberships: as many as they have rooms, not as many as the rooms have members.
         for ((user, room), own) in snapshot.scan(&schema::MEMBERSHIPS, &(), Direction::Forward, usize::MAX).await? {
             if own.membership == Membership::Join {
@@ -49,10 +51,8 @@ impl Who {
     }
 
     pub(crate) fn apply(&self, commit: &Commit) {
-        if commit.facts.is_empty() {
-            return;
-        }
         let mut state = self.state.write();
+        state.applied = commit.last;
         for fact in &commit.facts {
             match *fact {
                 Fact::Event { room, at, .. } | Fact::Room { room, at } => state.room(room, self.opened).last = at,
@@ -70,6 +70,11 @@ impl Who {
                 Fact::Member { .. } => {}
             }
         }
+    }
+
+    /// The position up to which all of this is true. What is read from a snapshot taken later is at least as new.
+    pub fn position(&self) -> Position {
+        self.state.read().applied
     }
 
     /// The local users who are joined to a room.
