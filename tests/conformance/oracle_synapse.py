@@ -33,6 +33,7 @@ KNOWN = [
     ("rooms: aliases", r"nul\\x00", "aliases with NUL"),
     ("sending: transactions", r"another type", "transactions are not told apart by event type"),
     ("sending: redaction", r"nothing changed|it says why", FOLLOWS),
+    ("reading: what the server adds to events", r"/event: prev_content", "no prev_content in /event"),
     ("reading: paging through /messages", r"%5B%5D.*status 200", "takes a filter that is a list"),
     ("live: receipts and unread counts", r"no-such-room.*status 200", "takes receipts for rooms that are not there"),
     ("live: read markers", r"status (200|404)", "takes markers of wrong kinds"),

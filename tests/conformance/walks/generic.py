@@ -101,3 +101,15 @@ def cors(h):
         names = {m.strip().lower() for m in answer.headers.get("Access-Control-Allow-Headers", "").split(",")}
         h.check(f"methods for {template}", {"GET", "POST", "PUT", "DELETE", "OPTIONS"} <= allowed, allowed)
         h.check(f"headers for {template}", {"x-requested-with", "content-type", "authorization"} <= names, names)
+
+
+@walk("bodies without a word about their type")
+def content_types(h):
+    alice, params = samples(h)
+    path = {"roomId": params["roomId"], "eventType": "m.room.message"}
+    body = b'{"msgtype":"m.text","body":"x"}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-8", "nonsense"):
+        h.call("sendMessage", {**path, "txnId": h.unique("ct")}, body=body, token=alice.token, content_type=kind, note=f"Content-Type: {kind}")
+    for name, where in (("joinRoom", {"roomIdOrAlias": params["roomId"]}), ("joinRoomById", {"roomId": params["roomId"]})):
+        h.call(name, where, body=b"", token=alice.token, expect=(200, 400), note="no body at all")
+    h.call("joinRoom", {"roomIdOrAlias": params["roomId"]}, query={"via": [alice.server, "elsewhere.example"]}, token=alice.token, note="via")

@@ -136,3 +136,28 @@ def history(h):
         if rule != "world_readable":
             h.check(f"{rule}: the state of his leaving", not any(e["type"] == "m.room.topic" for e in state.json), rule)
             bob.get_state(room, "m.room.topic", expect=404, errcode="M_NOT_FOUND")
+
+
+@walk("what the server adds to events")
+def additions(h):
+    alice, bob = h.person("alice"), h.newcomer("addee")
+    versions = h.call("getVersions")["versions"]
+    room = alice.create_room()
+    first = alice.set_state(room, "m.room.topic", {"topic": "one"})["event_id"]
+    alice.invite(room, bob)
+    second = alice.set_state(room, "m.room.topic", {"topic": "two"})["event_id"]
+    bob.join(room)
+    late = alice.say(room)
+    places = {
+        "/event": {e: bob.event(room, e)["unsigned"] for e in (first, second, late)},
+        "/messages": {e["event_id"]: e.get("unsigned", {}) for e in bob.messages(room)["chunk"]},
+        "/sync": {e["event_id"]: e.get("unsigned", {}) for e in bob.sync(fresh=True)["rooms"]["join"][room]["timeline"]["events"]},
+    }
+    for place, unsigned in places.items():
+        h.check(f"{place}: age", all(isinstance(u.get("age"), int) for u in unsigned.values()), unsigned)
+        got = [unsigned.get(e, {}).get("membership") for e in (first, second, late)]
+        h.check(f"{place}: the reader's membership at the time", got == ["leave", "invite", "join"], got)
+        topic = unsigned.get(second, {})
+        h.check(f"{place}: prev_content", topic.get("prev_content") == {"topic": "one"}, topic)
+        if "v1.19" in versions:
+            h.check(f"{place}: replaces_state", topic.get("replaces_state") == first, topic)
