@@ -25,7 +25,7 @@ use crate::{
 /// The numbers of an event's `auth_events`.
 pub type AuthEvents = SmallVec<[u32; 8]>;
 
-/// The events of a room by number. An event's auth events have lower numbers than itself: they were stored before.
+/// The events of a room by number.
 pub trait Graph {
     /// An event. Those that are missing are left out of the resolution.
     fn pdu(&self, event: u32) -> Option<Arc<Pdu>>;
@@ -44,6 +44,12 @@ pub trait Graph {
 
     /// The room's create event.
     fn create(&self) -> Option<u32>;
+
+    /// Whether an event's auth events always have lower numbers than itself, as they were stored before it. Then walks
+    /// end early. Must not be claimed where it does not hold: states would be resolved wrongly.
+    fn is_ordered(&self) -> bool {
+        true
+    }
 }
 
 /// Why a state cannot be resolved.

@@ -52,7 +52,7 @@ pub fn conflicts(states: &[&BTreeMap<u32, u32>]) -> Conflicts {
 /// events count as part of its chain, as in all servers (the text leaves them out; they are in the full conflicted set
 /// anyway, or in every state).
 ///
-/// Walks down from the newest event and stops where all that is left to see is in all chains.
+/// In an ordered graph it walks down from the newest event and stops where all that is left to see is in all chains.
 pub fn auth_difference(sets: &[&[u32]], unconflicted: impl IntoIterator<Item = u32>, graph: &dyn Graph) -> Vec<u32> {
     let mut chains = Chains { all: sets.len(), ..Chains::default() };
     for event in unconflicted {
@@ -138,8 +138,11 @@ impl Chains {
         }
     }
 
-    /// From the newest down. `None` if an auth event is not older than the event that names it.
+    /// From the newest down. `None` if the graph is not ordered.
     fn descend(&mut self, graph: &dyn Graph) -> Option<Vec<u32>> {
+        if !graph.is_ordered() {
+            return None;
+        }
         let mut difference = Vec::new();
         let mut end = self.waiting.end();
         while self.open > 0 {
@@ -193,8 +196,8 @@ impl Chains {
 /// The conflicted state subgraph: the events on the paths along auth events from one conflicted event to another, both
 /// ends included.
 pub fn conflicted_subgraph(conflicted: &[u32], graph: &dyn Graph) -> Vec<u32> {
-    let oldest = conflicted.iter().copied().min().unwrap_or(0);
     // What is older than every conflicted event leads to none.
+    let oldest = conflicted.iter().copied().min().filter(|_| graph.is_ordered()).unwrap_or(0);
     let referrers = referrers(conflicted, oldest, graph).or_else(|| referrers(conflicted, 0, graph));
     let referrers = referrers.unwrap_or_default();
     let mut found: HashSet<u32> = conflicted.iter().copied().collect();
@@ -209,8 +212,8 @@ pub fn conflicted_subgraph(conflicted: &[u32], graph: &dyn Graph) -> Vec<u32> {
     found.into_iter().collect()
 }
 
-/// For every event in the chains of `events`, down to a number, those that name it. `None` if an auth event is not older
-/// than the event that names it, so that the number is no bound; never with 0 as the bound.
+/// For every event in the chains of `events`, down to a number, those that name it. `None` if it turns out
+/// that the graph is not ordered, so that the number is no bound; never with 0 as the bound.
 fn referrers(events: &[u32], oldest: u32, graph: &dyn Graph) -> Option<HashMap<u32, Vec<u32>>> {
     let mut referrers: HashMap<u32, Vec<u32>> = HashMap::new();
     let mut seen: HashSet<u32> = events.iter().copied().collect();

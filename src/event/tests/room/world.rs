@@ -1,7 +1,7 @@
 //! A room that grows by chance: users on several servers who do not see each other's events at once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use stoa_event::{
     auth::{self, AuthState, Membership, needs},
     ids::{OwnedEventId, RoomVersionId, UserId},
     pdu::Pdu,
-    resolve::{AuthEvents, Graph, resolve_states},
+    resolve::{AuthEvents, Graph, auth_difference, conflicted_subgraph, conflicts, resolve_states},
     version::Rules,
 };
 
@@ -45,7 +45,21 @@ pub struct World {
     /// The state after every event.
     pub after: Vec<StateOf>,
     pub seen: Events,
+    pub counts: Counts,
     seed: u64,
+}
+
+/// What the resolutions were like, so that a test can tell whether it tested anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// The states differed.
+    pub conflicts: usize,
+    /// The auth difference had more than the conflicted events.
+    pub with_difference: usize,
+    /// The conflicted state subgraph had more than both.
+    pub with_subgraph: usize,
+    /// A state key that one of the states had is not set in the result.
+    pub with_loss: usize,
 }
 
 impl Graph for World {
@@ -86,6 +100,7 @@ impl World {
             keys: HashMap::new(),
             after: Vec::new(),
             seen: Events::new(),
+            counts: Counts::default(),
             seed,
         };
         let mut plan = Plan::new("m.room.create", Some(""), USERS[0], create);
@@ -117,14 +132,23 @@ impl World {
     }
 
     /// Adds an event behind the last one, which must be allowed.
-    pub fn must(&mut self, mut plan: Plan) -> u32 {
-        let last = self.pdus.len() as u32 - 1;
-        plan.ts = plan.ts.max(10 * u64::from(last));
-        let before = self.after[last as usize].clone();
-        let plan = self.completed(plan, &[last], &before, None);
+    pub fn must(&mut self, plan: Plan) -> u32 {
+        self.must_after(self.pdus.len() as u32 - 1, plan)
+    }
+
+    /// Adds an event behind another one, which must be allowed.
+    pub fn must_after(&mut self, prev: u32, mut plan: Plan) -> u32 {
+        plan.ts = plan.ts.max(10 * self.pdus.len() as u64);
+        let before = self.after[prev as usize].clone();
+        let plan = self.completed(plan, &[prev], &before, None);
         let pdu = self.build(&plan);
         self.judge(&pdu, &before).unwrap();
         self.push(pdu, before, false)
+    }
+
+    /// The number of a state key.
+    pub fn key(&self, kind: &str, key: &str) -> u32 {
+        self.find_key(kind, key).unwrap()
     }
 
     pub fn push(&mut self, pdu: Arc<Pdu>, before: StateOf, rejected: bool) -> u32 {
@@ -151,7 +175,8 @@ impl World {
         let sender = <&UserId>::try_from(sender.as_str()).unwrap();
         let (content, kind, key) = (plan.content.to_string(), plan.kind.clone(), plan.key.clone());
         let needed = needs(&self.rules, sender, &kind, key.as_deref(), content.as_bytes());
-        let events = needed.iter().enumerate().filter(|(i, _)| Some(*i) != without);
+        let events = needed.iter().enumerate();
+        let events = events.filter(|(i, (kind, _))| Some(*i) != without || *kind == "m.room.join_rules");
         let auth = events.filter_map(|(_, (kind, key))| before.get(&self.find_key(kind, key)?));
         plan.auth = auth.map(|n| self.pdus[*n as usize].event_id().to_string()).collect();
         plan.prev = prev.iter().map(|n| self.pdus[*n as usize].event_id().to_string()).collect();
@@ -203,8 +228,9 @@ impl World {
         ours
     }
 
-    /// One step of chance: somebody who has seen some part of the room does something.
-    pub fn step(&mut self, dice: &mut Dice) {
+    /// One step of chance: somebody who has seen some part of the room does something. `false` if the room has lost its
+    /// join rules (as version 2 of the algorithm can do): from there on ruma differs, see `auth.rs`.
+    pub fn step(&mut self, dice: &mut Dice) -> bool {
         let count = self.pdus.len();
         let mut prev: Vec<u32> = Vec::new();
         for _ in 0..=dice.below(3) {
@@ -220,9 +246,14 @@ impl World {
             self.make_older(dice, &mut states);
         }
         let before = self.resolve(&states.iter().collect::<Vec<_>>());
+        self.count(&states, &before);
+        let join_rules = self.find_key("m.room.join_rules", "").unwrap();
+        if !before.contains_key(&join_rules) {
+            return false;
+        }
 
         let plan = self.action(dice, &before);
-        // Some servers name fewer auth events than they should. The create event is never left out.
+        // Some servers name fewer auth events than they should. Create event and join rules are never left out.
         let without = if dice.one_in(12) { Some(1 + dice.below(4)) } else { None };
         let plan = self.completed(plan, &prev, &before, without);
         let pdu = self.build(&plan);
@@ -231,6 +262,26 @@ impl World {
             Err(_) if dice.one_in(10) => drop(self.push(pdu, before, true)),
             Err(_) => {}
         }
+        true
+    }
+
+    fn count(&mut self, states: &[StateOf], resolved: &StateOf) {
+        let found = conflicts(&states.iter().collect::<Vec<_>>());
+        if found.conflicted.is_empty() {
+            return;
+        }
+        let events: Vec<u32> = found.conflicted.values().flatten().copied().collect();
+        let sets: Vec<&[u32]> = found.sets.iter().map(Vec::as_slice).collect();
+        let mut full: HashSet<u32> = events.iter().copied().collect();
+        let mut counts = self.counts;
+        counts.conflicts += 1;
+        full.extend(auth_difference(&sets, found.unconflicted.values().copied(), self));
+        counts.with_difference += usize::from(full.len() > events.len());
+        let before = full.len();
+        full.extend(conflicted_subgraph(&events, self));
+        counts.with_subgraph += usize::from(full.len() > before);
+        counts.with_loss += usize::from(found.conflicted.keys().any(|key| !resolved.contains_key(key)));
+        self.counts = counts;
     }
 
     /// A server got an outdated event in a state, as the proposal for resolution 2.1 describes.
