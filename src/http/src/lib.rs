@@ -1,1 +1,25 @@
-//! stoa-http
+//! What the handlers of both APIs share: who asks, bodies and parameters, answers, errors, limits, and the layers around
+//! every request.
+
+pub mod body;
+mod error;
+mod errors;
+mod json;
+pub mod layers;
+pub mod limit;
+mod params;
+mod stop;
+mod who;
+
+pub use crate::{
+    body::{Body, Raw},
+    error::Error,
+    json::{Empty, Json, JsonBytes},
+    limit::Limits,
+    params::{Params, Segments},
+    stop::{Stop, Stopping},
+    who::{Ip, MaybeWho, Peer, Who},
+};
+
+/// What a handler gives.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,60 @@
+//! Every error of the crates below on one page: its status and its errcode (Client-Server API, "Common error codes" and the
+//! endpoints' own). The matches are exhaustive, so that a new error has to be given its place here.
+
+use http::StatusCode;
+
+use crate::Error;
+
+impl From<stoa_accounts::Error> for Error {
+    fn from(error: stoa_accounts::Error) -> Self {
+        use stoa_accounts::Error as E;
+        let message = error.to_string();
+        let new = |status, errcode| Error::new(status, errcode, message.clone());
+        match error {
+            E::UnknownToken { soft_logout } => Error::unknown_token(soft_logout, message),
+            E::UserDeactivated => new(StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
+            E::BadCredentials | E::Forbidden(_) => Error::forbidden(message),
+            E::GuestAccess => new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN"),
+            E::Challenge(challenge) => challenged(&challenge),
+            E::UserInUse => new(StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
+            E::InvalidUsername(_) => new(StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
+            E::Exclusive => new(StatusCode::BAD_REQUEST, "M_EXCLUSIVE"),
+            E::WeakPassword(_) => new(StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
+            E::NotFound(_) => Error::not_found(message),
+            E::ManagedElsewhere(_) => new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON"),
+            E::BadJson(_) => Error::bad_json(message),
+            E::InvalidParam(_) => Error::invalid_param(message),
+            E::MissingParam(_) => Error::missing_param(message),
+            E::Unknown(_) => Error::unknown(message),
+            E::TooLarge(_) => Error::too_large(message),
+            E::KeyTooLarge => new(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE"),
+            E::ProfileTooLarge => new(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE"),
+            E::LimitExceeded { retry_after_ms } => Error::limit_exceeded(retry_after_ms),
+            E::ThreepidDenied => new(StatusCode::FORBIDDEN, "M_THREEPID_DENIED"),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+/// 401 with the challenge as the body, which has `errcode` and `error` only after a stage that failed.
+fn challenged(challenge: &stoa_accounts::Challenge) -> Error {
+    let mut error = Error::new(StatusCode::UNAUTHORIZED, "", "");
+    match serde_json::to_value(challenge) {
+        Ok(serde_json::Value::Object(fields)) => error.extra = fields,
+        Ok(_) => {}
+        Err(why) => return Error::internal(why),
+    }
+    error
+}
+
+impl From<stoa_store::Error> for Error {
+    fn from(error: stoa_store::Error) -> Self {
+        use stoa_store::Error as E;
+        match error {
+            E::Closed => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", error.to_string()),
+            // Who writes tries again after a conflict; one that arrives here has lost too often.
+            E::Conflict => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", error.to_string()),
+            E::Engine(_) | E::Corrupt(_) | E::Missing(_) | E::Version { .. } => Error::internal(error),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Rate limits (Client-Server API, "Rate limiting"): the generic cell rate algorithm, one number a key, in memory.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use stoa_store::Clock;
+
+use crate::Error;
+
+/// When more keys than this are remembered, those that have recovered are forgotten.
+const KEYS: usize = 50_000;
+
+/// So many at once, and then so many a second.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// How many a second for as long as one likes.
+    pub per_second: f64,
+    /// How many at once after a pause.
+    pub burst: u32,
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Login attempts of an address.
+    Login,
+    /// Failed logins to an account.
+    FailedLogin,
+    /// Registrations of an address.
+    Registration,
+    /// Events sent by a user.
+    Message,
+    /// Live events (typing, ephemeral) sent by a user.
+    Live,
+    /// Joins of a user.
+    Join,
+    /// Invites sent by a user.
+    Invite,
+    /// Uploads of a user.
+    Upload,
+}
+
+/// The rates. Generous: they stop floods, not people.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whether there are limits at all.
+    pub enabled: bool,
+    /// Login attempts of an address.
+    pub login: Rate,
+    /// Failed logins to an account.
+    pub failed_login: Rate,
+    /// Registrations of an address.
+    pub registration: Rate,
+    /// Events sent by a user.
+    pub message: Rate,
+    /// Typing notifications and ephemeral events sent by a user.
+    pub live: Rate,
+    /// Joins of a user.
+    pub join: Rate,
+    /// Invites sent by a user.
+    pub invite: Rate,
+    /// Uploads of a user.
+    pub upload: Rate,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let rate = |per_second, burst| Rate { per_second, burst };
+        Config {
+            enabled: true,
+            login: rate(0.5, 20),
+            failed_login: rate(0.2, 10),
+            registration: rate(0.2, 10),
+            message: rate(5.0, 60),
+            live: rate(40.0, 200),
+            join: rate(0.5, 30),
+            invite: rate(0.5, 50),
+            upload: rate(2.0, 50),
+        }
+    }
+}
+
+impl Config {
+    fn rate(&self, kind: Kind) -> Rate {
+        match kind {
+            Kind::Login => self.login,
+            Kind::FailedLogin => self.failed_login,
+            Kind::Registration => self.registration,
+            Kind::Message => self.message,
+            Kind::Live => self.live,
+            Kind::Join => self.join,
+            Kind::Invite => self.invite,
+            Kind::Upload => self.upload,
+        }
+    }
+}
+
+/// The moment at which a key will have recovered, in microseconds since 1970.
+type Keys = HashMap<(Kind, String), u64>;
+
+struct Inner {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    keys: Mutex<Keys>,
+}
+
+/// The limiter; clones are the same.
+#[derive(Clone)]
+pub struct Limits {
+    inner: Arc<Inner>,
+}
+
+impl Limits {
+    /// A limiter that remembers nothing yet.
+    pub fn new(config: Config, clock: Arc<dyn Clock>) -> Limits {
+        Limits { inner: Arc::new(Inner { config, clock, keys: Mutex::default() }) }
+    }
+
+    /// Counts one more for a user or an address.
+    ///
+    /// # Errors
+    /// `M_LIMIT_EXCEEDED`; then it was not counted.
+    pub fn take(&self, kind: Kind, key: impl fmt::Display) -> Result<(), Error> {
+        self.ask(kind, key, true)
+    }
+
+    /// Asks whether one more would be allowed, without counting it.
+    ///
+    /// # Errors
+    /// `M_LIMIT_EXCEEDED`
+    pub fn check(&self, kind: Kind, key: impl fmt::Display) -> Result<(), Error> {
+        self.ask(kind, key, false)
+    }
+
+    fn ask(&self, kind: Kind, key: impl fmt::Display, count: bool) -> Result<(), Error> {
+        let config = &self.inner.config;
+        if !config.enabled {
+            return Ok(());
+        }
+        let rate = config.rate(kind);
+        // A rate of zero means: only the burst, and then one in a day.
+        let step = (1e6 / rate.per_second.max(1.0 / 86_400.0)) as u64;
+        let slack = step.saturating_mul(u64::from(rate.burst.max(1)));
+        let now = self.inner.clock.now_ms().saturating_mul(1000);
+        let mut keys = self.inner.keys.lock();
+        if keys.len() > KEYS {
+            keys.retain(|_, recovered| *recovered > now);
+        }
+        let key = (kind, key.to_string());
+        let recovered = keys.get(&key).map_or(now, |recovered| (*recovered).max(now)).saturating_add(step);
+        if recovered > now.saturating_add(slack) {
+            return Err(Error::limit_exceeded((recovered - now - slack).div_ceil(1000)));
+        }
+        if count {
+            keys.insert(key, recovered);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Hands(AtomicU64);
+
+    impl Clock for Hands {
+        fn now_ms(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn limits(config: Config) -> (Limits, Arc<Hands>) {
+        let clock = Arc::new(Hands::default());
+        (Limits::new(config, clock.clone()), clock)
+    }
+
+    #[test]
+    fn a_burst_then_a_rate() {
+        let config = Config { message: Rate { per_second: 2.0, burst: 3 }, ..Config::default() };
+        let (limits, clock) = limits(config);
+        for _ in 0..3 {
+            limits.take(Kind::Message, "@a:x").unwrap();
+        }
+        let error = limits.take(Kind::Message, "@a:x").unwrap_err();
+        assert_eq!(error.retry_after_ms, Some(500));
+        assert!(limits.take(Kind::Message, "@b:x").is_ok(), "each has its own");
+        assert!(limits.take(Kind::Join, "@a:x").is_ok(), "and each kind");
+        clock.0.store(499, Ordering::Relaxed);
+        assert!(limits.take(Kind::Message, "@a:x").is_err());
+        clock.0.store(500, Ordering::Relaxed);
+        assert!(limits.check(Kind::Message, "@a:x").is_ok(), "asking does not count");
+        assert!(limits.take(Kind::Message, "@a:x").is_ok());
+        assert!(limits.take(Kind::Message, "@a:x").is_err());
+    }
+
+    #[test]
+    fn off_is_off() {
+        let config = Config { enabled: false, ..Config::default() };
+        let (limits, _) = limits(config);
+        assert!((0..1000).all(|_| limits.take(Kind::Login, "1.2.3.4").is_ok()));
+    }
+
+    #[test]
+    fn the_recovered_are_forgotten() {
+        let (limits, clock) = limits(Config::default());
+        for i in 0..=KEYS {
+            limits.take(Kind::Login, i).unwrap();
+        }
+        clock.0.store(3_600_000, Ordering::Relaxed);
+        limits.take(Kind::Login, "one more").unwrap();
+        assert_eq!(limits.inner.keys.lock().len(), 1);
+    }
+}
