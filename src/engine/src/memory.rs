@@ -10,7 +10,9 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{RwLock, RwLockReadGuard};
 
-use crate::{Answer, Assert, Batch, Direction, Durability, Engine, Error, Op, Page, Reader, Result, Scan, Space, Stats};
+use crate::{
+    Answer, Assert, Batch, Direction, Durability, Engine, Error, Op, Page, Reader, Result, Scan, Space, Stats,
+};
 
 mod file;
 

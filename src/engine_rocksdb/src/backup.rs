@@ -48,10 +48,8 @@ pub fn backups(folder: &Path) -> Result<Vec<Backup>> {
         return Err(Error::Failed(format!("{} is not a folder of backups", folder.display())));
     }
     let found = engine(folder)?.get_backup_info();
-    let mut backups: Vec<_> = found
-        .into_iter()
-        .map(|info| Backup { id: info.backup_id, made: info.timestamp, bytes: info.size })
-        .collect();
+    let mut backups: Vec<_> =
+        found.into_iter().map(|info| Backup { id: info.backup_id, made: info.timestamp, bytes: info.size }).collect();
     backups.sort_by_key(|backup| backup.id);
     Ok(backups)
 }

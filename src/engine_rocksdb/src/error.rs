@@ -34,7 +34,10 @@ fn advice(said: &str) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 6] = [
         ("No space left on device", "the disk is full: make room, then restart"),
         ("Disk quota exceeded", "the disk quota is used up: make room, then restart"),
-        ("Read-only file system", "the file system became read-only, often after a disk error: look at the kernel's log"),
+        (
+            "Read-only file system",
+            "the file system became read-only, often after a disk error: look at the kernel's log",
+        ),
         ("Too many open files", "too many open files: raise the limit of open files of the process"),
         ("Permission denied", "no permission: the folder and its files must belong to the user of the process"),
         ("Input/output error", "the disk fails: look at the kernel's log"),

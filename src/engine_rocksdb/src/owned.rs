@@ -21,7 +21,10 @@ pub(crate) struct OwnedSnapshot {
 
 impl OwnedSnapshot {
     pub(crate) fn new(core: Arc<Core>) -> Self {
-        #[expect(unsafe_code, reason = "the snapshot borrows from the Arc beside it, which the borrow checker cannot see")]
+        #[expect(
+            unsafe_code,
+            reason = "the snapshot borrows from the Arc beside it, which the borrow checker cannot see"
+        )]
         // SAFETY: `core` is on the heap and `OwnedSnapshot` keeps it alive (and nothing can move it or take it out)
         // until after `snapshot` was dropped. No method gives the 'static reference away: what they return is bound to
         // `&self`.

@@ -103,7 +103,11 @@ impl Lookup {
         Ok(())
     }
 
-    fn found(&mut self, index: usize, found: std::result::Result<Option<impl AsRef<[u8]>>, rocksdb::Error>) -> Result<()> {
+    fn found(
+        &mut self,
+        index: usize,
+        found: std::result::Result<Option<impl AsRef<[u8]>>, rocksdb::Error>,
+    ) -> Result<()> {
         match found {
             // A copy: a pinned slice would keep a whole block in memory for as long as the value lives.
             Ok(value) => self.values[index] = value.map(|value| Bytes::copy_from_slice(value.as_ref())),

@@ -35,7 +35,9 @@ impl Core {
             ("buffer_limit_bytes", self.buffers.get_buffer_size() as u64),
         ];
         more.extend(SUMS.map(|(name, property)| (name, self.sum(property))));
-        more.extend(WHOLE.map(|(name, property)| (name, self.db.property_int_value(property).ok().flatten().unwrap_or(0))));
+        more.extend(
+            WHOLE.map(|(name, property)| (name, self.db.property_int_value(property).ok().flatten().unwrap_or(0))),
+        );
         // The buffers are charged to the cache, so they are in its figure already.
         Stats { disk_bytes: self.disk_bytes(), memory_bytes: self.cache.get_usage() as u64 + readers, more }
     }
