@@ -4,19 +4,35 @@
 //! [`Accounts`] is a cheap handle; each chapter is a file that adds methods to it.
 
 mod config;
+mod devices;
 mod error;
+mod login;
+mod passwords;
+mod pushers;
+mod register;
 mod token;
+pub mod uia;
+mod users;
 mod who;
 
 use std::sync::Arc;
 
 pub use config::{Config, Registration};
-pub use error::{Challenge, Error};
-use stoa_event::ids::OwnedServerName;
-use stoa_store::{Env, Store};
+pub use devices::DeviceInfo;
+pub use error::{Challenge, Error, Flow, Refused};
+pub use login::{LoggedIn, NewDevice, Tokens};
+pub use passwords::Password;
+pub use register::{NewAccount, Registered};
+use stoa_event::ids::{OwnedServerName, UserId};
+use stoa_store::{Env, Store, UserNo};
+use tokio::sync::{Mutex, MutexGuard};
+pub use users::{Account, User};
 pub use who::Who;
 
-use crate::who::Sessions;
+use crate::{devices::Seen, passwords::Passwords, uia::Uia, who::Sessions};
+
+/// How many locks stand for all users.
+const LOCKS: usize = 256;
 
 /// The result of an operation on accounts.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -27,6 +43,12 @@ struct Inner {
     server_name: OwnedServerName,
     config: Config,
     sessions: Sessions,
+    passwords: Passwords,
+    uia: Uia,
+    seen: Seen,
+    /// Who reads rows of a user and writes what follows from them holds one of these: one writer a user.
+    users: Vec<Mutex<()>>,
+    names: Vec<Mutex<()>>,
 }
 
 /// A handle to the accounts of a server; clones are the same.
@@ -38,8 +60,20 @@ pub struct Accounts {
 impl Accounts {
     /// The accounts that a store holds.
     pub fn new(store: Store, env: Env, server_name: OwnedServerName, config: Config) -> Accounts {
-        let sessions = Sessions::new(config.cached_tokens);
-        Accounts { inner: Arc::new(Inner { store, env, server_name, config, sessions }) }
+        let locks = || (0..LOCKS).map(|_| Mutex::new(())).collect();
+        let inner = Inner {
+            sessions: Sessions::new(config.cached_tokens),
+            passwords: Passwords::new(&config),
+            uia: Uia::default(),
+            seen: Seen::default(),
+            users: locks(),
+            names: locks(),
+            store,
+            env,
+            server_name,
+            config,
+        };
+        Accounts { inner: Arc::new(inner) }
     }
 
     /// The name of this server: the part after the colon in the ids of its users.
@@ -58,5 +92,16 @@ impl Accounts {
 
     fn env(&self) -> &Env {
         &self.inner.env
+    }
+
+    /// Waits until nobody else changes what belongs to a user. Never hold two of these.
+    async fn lock(&self, user: UserNo) -> MutexGuard<'_, ()> {
+        self.inner.users[user.0 as usize % LOCKS].lock().await
+    }
+
+    /// Waits until nobody else makes an account of that name.
+    async fn lock_name(&self, id: &UserId) -> MutexGuard<'_, ()> {
+        let sum = id.as_bytes().iter().fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+        self.inner.names[sum % LOCKS].lock().await
     }
 }

@@ -36,6 +36,12 @@ struct Session {
     expires: Option<u64>,
 }
 
+impl Session {
+    fn ended(&self, now_ms: u64) -> bool {
+        self.expires.is_some_and(|end| end <= now_ms)
+    }
+}
+
 /// Access tokens that were seen, by their hash.
 pub(crate) struct Sessions {
     cache: Cache<TokenHash, Arc<Session>>,
@@ -78,10 +84,10 @@ impl Accounts {
             Some(session) => session,
             None => self.read_session(hash).await?,
         };
-        match session.expires {
-            Some(end) if end <= self.env().now_ms() => Err(Error::UnknownToken { soft_logout: true }),
-            _ => Ok(session.who.clone()),
+        if session.ended(self.env().now_ms()) {
+            return Err(Error::UnknownToken { soft_logout: true });
         }
+        Ok(session.who.clone())
     }
 
     async fn read_session(&self, hash: TokenHash) -> Result<Arc<Session>> {
@@ -89,7 +95,13 @@ impl Accounts {
         let snapshot = self.store().snapshot().await?;
         let unknown = Error::UnknownToken { soft_logout: false };
         let Some(row) = snapshot.get(&schema::ACCESS_TOKENS, &hash).await? else { return Err(unknown) };
+        let fresh = row.fresh;
         let session = Arc::new(self.session(&snapshot, row).await?.ok_or(unknown)?);
+        if fresh && !session.ended(self.env().now_ms()) {
+            self.first_use(hash).await?;
+            // Not kept this time: that it took others away looks like a race with itself.
+            return Ok(session);
+        }
         self.inner.sessions.keep(hash, &session, revocations);
         Ok(session)
     }

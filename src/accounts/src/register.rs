@@ -1,0 +1,94 @@
+//! Registration (Client-Server API, "Account registration").
+
+use stoa_event::ids::OwnedUserId;
+use stoa_store::Tx;
+use zeroize::Zeroizing;
+
+use crate::{
+    Accounts, Error, Registration, Result,
+    login::{NewDevice, Tokens, check_device},
+    passwords,
+    uia::AuthData,
+};
+
+/// What somebody asks for who registers.
+#[derive(Clone, Default)]
+pub struct NewAccount {
+    /// The name; one is made up if there is none.
+    pub username: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// The device to log in with; `None`: no login.
+    pub device: Option<NewDevice>,
+}
+
+/// A new account.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Its id.
+    pub user: OwnedUserId,
+    /// Its device and tokens, unless no login was asked for.
+    pub session: Option<(String, Tokens)>,
+}
+
+impl Accounts {
+    /// Makes an account for somebody who passes user-interactive authentication.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] where registration is closed, [`Error::Challenge`], [`Error::UserInUse`],
+    /// [`Error::InvalidUsername`], [`Error::Exclusive`], [`Error::WeakPassword`], [`Error::MissingParam`]
+    pub async fn register(&self, new: &NewAccount, auth: Option<&AuthData>) -> Result<Registered> {
+        if self.config().registration == Registration::Closed {
+            return Err(Error::Forbidden("registration is closed on this server"));
+        }
+        if let Some(name) = &new.username {
+            self.free_name(name).await?;
+        }
+        new.password.as_deref().map_or(Ok(()), |password| passwords::check_new(self.config(), password))?;
+        new.device.as_ref().map_or(Ok(()), check_device)?;
+        let proof = self.admit(auth).await?;
+        let made = self.make_account(new).await;
+        self.settle(proof, made)
+    }
+
+    /// Whether somebody could register with that name.
+    ///
+    /// # Errors
+    /// [`Error::UserInUse`], [`Error::InvalidUsername`], [`Error::Exclusive`]
+    pub async fn username_available(&self, name: &str) -> Result<()> {
+        self.free_name(name).await.map(drop)
+    }
+
+    async fn free_name(&self, name: &str) -> Result<OwnedUserId> {
+        let id = self.new_user_id(name)?;
+        if self.is_reserved(id.localpart()) {
+            return Err(Error::Exclusive);
+        }
+        match self.account(&id).await? {
+            Some(_) => Err(Error::UserInUse),
+            None => Ok(id),
+        }
+    }
+
+    async fn make_account(&self, new: &NewAccount) -> Result<Registered> {
+        let id = match &new.username {
+            Some(name) => self.free_name(name).await?,
+            None => self.free_name(&self.env().token(12)).await?,
+        };
+        let password = new.password.clone().ok_or(Error::MissingParam("password"))?;
+        let phc = self.inner.passwords.hash(self.env(), Zeroizing::new(password)).await?;
+        let _guard = self.lock_name(&id).await;
+        let snapshot = self.store().snapshot().await?;
+        let mut tx = Tx::new();
+        let no = self.add_user(&snapshot, &mut tx, &id, &phc, false).await?;
+        let session = match &new.device {
+            Some(device) => {
+                let issued = self.issue(&snapshot, &mut tx, no, device).await?;
+                Some((issued.device, issued.tokens))
+            }
+            None => None,
+        };
+        self.commit_new(tx).await?;
+        Ok(Registered { user: id, session })
+    }
+}

@@ -1,0 +1,322 @@
+//! User-interactive authentication (Client-Server API, "User-Interactive Authentication API"): a small state machine.
+//!
+//! A session belongs to one operation of one user. It knows which stages are done, never what was sent to pass them. It
+//! lives in memory: after a restart a client is asked again.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use stoa_store::UserNo;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::{
+    Accounts, Error, Registration, Result, Who,
+    error::{Challenge, Flow, Refused},
+};
+
+/// The stage of a password.
+pub const PASSWORD: &str = "m.login.password";
+/// The stage that everybody passes.
+pub const DUMMY: &str = "m.login.dummy";
+/// The stage of a registration token.
+pub const REGISTRATION_TOKEN: &str = "m.login.registration_token";
+
+/// How many sessions are kept; the oldest fall off.
+const MAX_SESSIONS: usize = 10_000;
+
+/// What a client sends as `auth`.
+#[derive(Clone, Default, Deserialize)]
+pub struct AuthData {
+    /// The stage that it attempts; without it, it only asks whether the others are done.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The session that the server gave.
+    pub session: Option<String>,
+    /// Whose password it is.
+    pub identifier: Option<Identifier>,
+    /// The same in an older form.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+    /// The registration token.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for AuthData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The rest is secret.
+        f.debug_struct("AuthData").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Who somebody says to be (Client-Server API, "Identifier types").
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Identifier {
+    /// `m.id.user`, `m.id.thirdparty` or `m.id.phone`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// For `m.id.user`: the user id or its localpart.
+    pub user: Option<String>,
+}
+
+impl Identifier {
+    /// The user that is named; `None` for third-party identifiers, which this server does not know.
+    pub fn user(&self) -> Option<&str> {
+        match self.kind.as_deref() {
+            Some("m.id.user") => self.user.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+/// What the authentication is for. A session made for one is worth nothing for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation(String);
+
+impl Operation {
+    /// Making an account.
+    pub fn register() -> Self {
+        Operation("register".to_owned())
+    }
+
+    /// Setting another password.
+    pub fn password() -> Self {
+        Operation("password".to_owned())
+    }
+
+    /// Ending the account.
+    pub fn deactivate() -> Self {
+        Operation("deactivate".to_owned())
+    }
+
+    /// Replacing the cross-signing keys.
+    pub fn cross_signing() -> Self {
+        Operation("cross_signing".to_owned())
+    }
+
+    /// Removing devices: just these.
+    pub fn delete_devices(ids: &[String]) -> Self {
+        let mut ids: Vec<_> = ids.iter().map(|id| format!("{id:?}")).collect();
+        ids.sort();
+        Operation(format!("delete_devices {}", ids.join(" ")))
+    }
+}
+
+#[derive(Clone)]
+struct Session {
+    operation: Operation,
+    /// `None` while registering.
+    user: Option<UserNo>,
+    completed: Vec<&'static str>,
+    expires: u64,
+}
+
+/// That somebody was believed. Hand it back with [`Accounts::settle`] when the operation is over.
+#[must_use]
+#[derive(Debug)]
+pub struct Proof {
+    id: String,
+    session: Session,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("operation", &self.operation).finish_non_exhaustive()
+    }
+}
+
+/// The sessions that are going on.
+#[derive(Default)]
+pub(crate) struct Uia {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashMap<String, Session>,
+    /// In the order in which they end. One that was taken and put back is there twice, and goes with the first.
+    order: VecDeque<(u64, String)>,
+}
+
+impl Uia {
+    fn put(&self, id: &str, session: Session, now_ms: u64) {
+        let mut state = self.state.lock();
+        state.order.push_back((session.expires, id.to_owned()));
+        state.sessions.insert(id.to_owned(), session);
+        while state.order.front().is_some_and(|(end, _)| *end <= now_ms) || state.order.len() > MAX_SESSIONS {
+            if let Some((_, id)) = state.order.pop_front() {
+                state.sessions.remove(&id);
+            }
+        }
+    }
+
+    /// Takes a session out: whoever has it is the only one who works with it.
+    fn take(&self, id: &str, operation: &Operation, user: Option<UserNo>, now_ms: u64) -> Option<Session> {
+        let mut state = self.state.lock();
+        let fits =
+            |session: &Session| session.expires > now_ms && session.operation == *operation && session.user == user;
+        if !state.sessions.get(id).is_some_and(fits) {
+            return None;
+        }
+        state.sessions.remove(id)
+    }
+
+}
+
+/// The ways through: each a list of stages.
+type Flows = &'static [&'static [&'static str]];
+
+const BY_PASSWORD: Flows = &[&[PASSWORD]];
+const BY_TOKEN: Flows = &[&[REGISTRATION_TOKEN]];
+const BY_NOTHING: Flows = &[&[DUMMY]];
+
+impl Accounts {
+    /// Lets somebody prove to be who the access token says.
+    ///
+    /// # Errors
+    /// [`Error::Challenge`], until all is proven.
+    pub async fn confirm(&self, who: &Who, operation: Operation, auth: Option<&AuthData>) -> Result<Proof> {
+        self.authenticate(BY_PASSWORD, Some(who), operation, auth).await
+    }
+
+    /// Lets somebody prove to be allowed to register.
+    pub(crate) async fn admit(&self, auth: Option<&AuthData>) -> Result<Proof> {
+        let flows = match self.config().registration {
+            Registration::Closed => return Err(Error::Forbidden("registration is closed on this server")),
+            Registration::Token(_) => BY_TOKEN,
+            Registration::Open => BY_NOTHING,
+        };
+        self.authenticate(flows, None, Operation::register(), auth).await
+    }
+
+    /// Ends a session of user-interactive authentication if its operation succeeded; otherwise the client may try the
+    /// same operation again with it.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn settle<T>(&self, proof: Proof, done: Result<T>) -> Result<T> {
+        if done.is_err() {
+            self.inner.uia.put(&proof.id, proof.session, self.env().now_ms());
+        }
+        done
+    }
+
+    async fn authenticate(
+        &self,
+        flows: Flows,
+        who: Option<&Who>,
+        operation: Operation,
+        auth: Option<&AuthData>,
+    ) -> Result<Proof> {
+        let user = who.map(|who| who.user_no);
+        let now = self.env().now_ms();
+        let fresh = || {
+            let session = Session {
+                operation: operation.clone(),
+                user,
+                completed: Vec::new(),
+                expires: now.saturating_add(self.config().uia_ms),
+            };
+            let id = self.env().token(24);
+            self.inner.uia.put(&id, session, now);
+            id
+        };
+        // Nothing attempted: here is what is asked for.
+        let Some(auth) = auth.filter(|auth| auth.kind.is_some() || auth.session.is_some()) else {
+            return Err(challenge(fresh(), flows, Vec::new(), None));
+        };
+        let id = auth.session.clone().unwrap_or_else(fresh);
+        let Some(mut session) = self.inner.uia.take(&id, &operation, user, now) else {
+            let gone = refused("M_UNKNOWN", "the session is unknown or has ended");
+            return Err(challenge(fresh(), flows, Vec::new(), Some(gone)));
+        };
+        let outcome = self.attempt(flows, who, &mut session, auth).await;
+        if matches!(outcome, Ok(None)) && flows.contains(&&session.completed[..]) {
+            return Ok(Proof { id, session });
+        }
+        let completed = session.completed.clone();
+        self.inner.uia.put(&id, session, now);
+        Err(challenge(id, flows, completed, outcome?))
+    }
+
+    /// One attempt on one stage. The answer is why it was refused.
+    async fn attempt(
+        &self,
+        flows: Flows,
+        who: Option<&Who>,
+        session: &mut Session,
+        auth: &AuthData,
+    ) -> Result<Option<Refused>> {
+        let Some(kind) = auth.kind.as_deref() else { return Ok(None) };
+        if session.completed.contains(&kind) {
+            return Ok(None);
+        }
+        // The next stage of a way that begins with what is done.
+        let next = flows.iter().filter(|flow| flow.starts_with(&session.completed));
+        let mut next = next.filter_map(|flow| flow.get(session.completed.len()));
+        let Some(stage) = next.find(|stage| **stage == kind) else {
+            return Ok(Some(refused("M_UNRECOGNIZED", "this stage is not what is asked for now")));
+        };
+        let refusal = match *stage {
+            DUMMY => None,
+            REGISTRATION_TOKEN => self.check_registration_token(auth),
+            _ => self.check_own_password(who, auth).await?,
+        };
+        if refusal.is_none() {
+            session.completed.push(stage);
+        }
+        Ok(refusal)
+    }
+
+    fn check_registration_token(&self, auth: &AuthData) -> Option<Refused> {
+        let Some(token) = &auth.token else { return Some(refused("M_MISSING_PARAM", "token is missing")) };
+        if self.is_registration_token(token) {
+            return None;
+        }
+        Some(refused("M_FORBIDDEN", "this registration token is not valid"))
+    }
+
+    /// Whether a token lets somebody register.
+    pub fn is_registration_token(&self, token: &str) -> bool {
+        let Registration::Token(tokens) = &self.config().registration else { return false };
+        // All are looked at, so that the time does not tell which one begins well.
+        let found = tokens.iter().map(|known| known.as_bytes().ct_eq(token.as_bytes()).unwrap_u8());
+        !token.is_empty() && found.fold(0, |any, one| any | one) == 1
+    }
+
+    async fn check_own_password(&self, who: Option<&Who>, auth: &AuthData) -> Result<Option<Refused>> {
+        let wrong = Ok(Some(refused("M_FORBIDDEN", "wrong user or password")));
+        let Some(password) = &auth.password else {
+            return Ok(Some(refused("M_MISSING_PARAM", "password is missing")));
+        };
+        let Some(who) = who else { return wrong };
+        // Old clients leave the identifier out; the access token says who it is.
+        let named = match (&auth.identifier, &auth.user) {
+            (Some(identifier), _) => identifier.user(),
+            (None, Some(user)) => Some(user.as_str()),
+            (None, None) => Some(who.user.as_str()),
+        };
+        if named.and_then(|named| self.existing_id(named)).as_ref() != Some(&who.user) {
+            return wrong;
+        }
+        match self.check_password(who.user_no, Zeroizing::new(password.clone())).await {
+            Ok(true) => Ok(None),
+            Ok(false) => wrong,
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn refused(errcode: &'static str, error: &'static str) -> Refused {
+    Refused { errcode, error }
+}
+
+fn challenge(session: String, flows: Flows, completed: Vec<&'static str>, refused: Option<Refused>) -> Error {
+    let flows = flows.iter().map(|stages| Flow { stages: stages.to_vec() }).collect();
+    Error::Challenge(Box::new(Challenge { session, flows, params: serde_json::Map::new(), completed, refused }))
+}
