@@ -10,7 +10,7 @@ use stoa_event::{
     pdu::Pdu,
     version::{Rules, SUPPORTED},
 };
-use stoa_store::{Position, RoomNo, Snapshot, StateKeyNo, Tx, rows, rows::rooms::Head, schema, state::Root};
+use stoa_store::{Position, RoomNo, Snapshot, Tx, rows, rows::rooms::Head, schema, state::Root};
 
 use crate::{
     Error, Rooms,
@@ -187,7 +187,8 @@ fn empty(no: RoomNo, id: &OwnedRoomId, rules: &Arc<Rules>, create: &Arc<Pdu>) ->
         version: rules.id.to_string(),
         create: stoa_store::EventNo(0),
         next_event: stoa_store::EventNo(0),
-        next_state_key: StateKeyNo(0),
+        state_keys: 0,
+        member_keys: 0,
         extremities: Vec::new(),
         root: Root::EMPTY,
         last: Position::MIN,

@@ -19,11 +19,7 @@ use stoa_store::{
     state::Root,
 };
 
-use crate::{
-    Error,
-    send::TxnKey,
-    writer::Writer,
-};
+use crate::{Error, send::TxnKey, writer::Writer};
 
 /// What an invited or knocking user is shown of the room (Client-Server API, "Stripped state").
 const STRIPPED: [&str; 7] = [
@@ -220,13 +216,13 @@ impl Writer<'_> {
             membership,
             event: Some(no),
             at: Position::MIN,
-            joined_at: old.and_then(|old| old.joined_at),
+            joined_at: old.as_ref().and_then(|old| old.joined_at),
+            left_at: old.and_then(|old| old.left_at),
             stripped,
             by: (membership == Membership::Invite).then(|| pdu.sender().to_string()),
             forgotten: false,
         };
-        let joins = membership == Membership::Join && !joined_before;
-        rows::rooms::put_own(&mut self.tx, slot, user, self.live.no, own, joins);
+        rows::rooms::put_own(&mut self.tx, slot, user, self.live.no, own, joined_before);
         Ok(())
     }
 

@@ -96,9 +96,7 @@ impl Rooms {
     /// Where the user is not in the room or has not the power that `ephemeral` asks for.
     pub async fn ephemeral(&self, room: &RoomId, user: &OwnedUserId, kind: &str, content: Bytes) -> Result<(), Error> {
         let allowed = self
-            .with_powers(room, user, |powers| {
-                powers.of(user).reaches(powers.needed_for_ephemeral(kind))
-            })
+            .with_powers(room, user, |powers| powers.of(user).reaches(powers.needed_for_ephemeral(kind)))
             .await
             .map_err(|error| match error {
                 Error::UnknownRoom => Error::forbidden(format!("{user} is not in the room")),

@@ -83,9 +83,11 @@ impl Rooms {
         let target = new.redacts.clone().ok_or(Error::NotFound("nothing to redact"))?;
         let missing = || Error::NotFound("there is no such event in the room");
         let sender = &new.sender;
-        let no = self.room_no(&snapshot, room).await.map_err(|_| Error::forbidden(format!("{sender} is not in the room")))?;
-        let (place, event) =
-            self.inner.store.events().by_id(&snapshot, target.as_str()).await?.ok_or_else(missing)?;
+        let no = self
+            .room_no(&snapshot, room)
+            .await
+            .map_err(|_| Error::forbidden(format!("{sender} is not in the room")))?;
+        let (place, event) = self.inner.store.events().by_id(&snapshot, target.as_str()).await?.ok_or_else(missing)?;
         if place.room != no {
             return Err(missing());
         }

@@ -4,11 +4,15 @@
 use std::sync::Arc;
 
 use stoa_event::{
+    auth,
     build::{Draft, seal},
     ids::{OwnedEventId, OwnedUserId},
     pdu::Pdu,
 };
-use stoa_store::{RoomNo, Slot, Snapshot, StateKeyNo, Tx, rows, state::{Root, State}};
+use stoa_store::{
+    RoomNo, Slot, Snapshot, StateKeyNo, Tx, rows,
+    state::{Class, Root, State},
+};
 
 use crate::{Error, Inner, Rooms, live::Live, lock::RoomLock, send::TxnKey};
 
@@ -62,7 +66,11 @@ impl Rooms {
 
 impl<'a> Writer<'a> {
     /// Begins work on a room. `snapshot` must have been taken after the lock was.
-    pub(crate) async fn begin(inner: &'a Inner, snapshot: &'a Snapshot, mut lock: RoomLock) -> Result<Writer<'a>, Error> {
+    pub(crate) async fn begin(
+        inner: &'a Inner,
+        snapshot: &'a Snapshot,
+        mut lock: RoomLock,
+    ) -> Result<Writer<'a>, Error> {
         let live = match lock.take() {
             Some(live) => live,
             None => Live::load(&inner.store, snapshot, lock.room()).await?,
@@ -106,8 +114,13 @@ impl<'a> Writer<'a> {
         if let Some(no) = self.known_state_key(kind, key).await? {
             return Ok(no);
         }
-        let no = self.live.head.next_state_key;
-        self.live.head.next_state_key = StateKeyNo(no.0 + 1);
+        let class = if kind == auth::kind::MEMBER { Class::Members } else { Class::Others };
+        let used = match class {
+            Class::Members => &mut self.live.head.member_keys,
+            Class::Others => &mut self.live.head.state_keys,
+        };
+        let no = StateKeyNo::of(class, *used);
+        *used += 1;
         rows::rooms::put_state_key(&mut self.tx, self.live.no, no, kind, key);
         self.live.keys.insert((kind.to_owned(), key.to_owned()), no);
         Ok(no)

@@ -139,7 +139,9 @@ impl Fact {
     /// Where in the order it stands, if it has a place of its own.
     pub fn at(&self) -> Option<Position> {
         match self {
-            Fact::Event { at, .. } | Fact::Room { at, .. } | Fact::User { at, .. } | Fact::Devices { at, .. } => Some(*at),
+            Fact::Event { at, .. } | Fact::Room { at, .. } | Fact::User { at, .. } | Fact::Devices { at, .. } => {
+                Some(*at)
+            }
             Fact::Member { .. } => None,
         }
     }

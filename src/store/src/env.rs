@@ -37,7 +37,8 @@ impl Env {
             let mut raw = [0u8; 64];
             self.random.fill(&mut raw);
             // 248 is the greatest multiple of 62 in a byte: taking more would prefer some letters.
-            let letters = raw.iter().filter(|byte| **byte < 248).map(|byte| char::from(LETTERS[usize::from(byte % 62)]));
+            let letters =
+                raw.iter().filter(|byte| **byte < 248).map(|byte| char::from(LETTERS[usize::from(byte % 62)]));
             out.extend(letters.take(length - out.len()));
         }
         out

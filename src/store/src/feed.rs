@@ -8,7 +8,10 @@ use std::{ops::Bound, sync::Arc};
 use stoa_engine::Direction;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{Error, Position, Store, cbor_value, schema, tx::{Fact, Tx}};
+use crate::{
+    Error, Position, Store, cbor_value, schema,
+    tx::{Fact, Tx},
+};
 
 /// One commit as the feed tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +92,13 @@ impl Follower {
         loop {
             let snapshot = self.store.snapshot().await?;
             let rows = snapshot
-                .range(&schema::FEED, Bound::Excluded(self.cursor), Bound::<Position>::Unbounded, Direction::Forward, limit)
+                .range(
+                    &schema::FEED,
+                    Bound::Excluded(self.cursor),
+                    Bound::<Position>::Unbounded,
+                    Direction::Forward,
+                    limit,
+                )
                 .await?;
             if !rows.is_empty() {
                 return Ok(rows.into_iter().map(|(last, row)| Commit { last, facts: row.facts }).collect());

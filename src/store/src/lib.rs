@@ -23,6 +23,7 @@ pub use stoa_engine::{Direction, Durability};
 use stoa_engine::{Engine, Stats};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::{bus::Bus, commit::Request, state::Nodes};
 pub use crate::{
     commit::Committer,
     env::{Clock, Env, Random},
@@ -35,7 +36,6 @@ pub use crate::{
     value::Value,
     who::Who,
 };
-use crate::{bus::Bus, commit::Request, state::Nodes};
 
 mod numbers;
 

@@ -3,12 +3,7 @@
 use bytes::Bytes;
 use stoa_engine::{Assert, Batch, Op};
 
-use crate::{
-    EventNo, Position, RoomNo, UserNo,
-    codec::KeyPart,
-    table::Table,
-    value::Value,
-};
+use crate::{EventNo, Position, RoomNo, UserNo, codec::KeyPart, table::Table, value::Value};
 
 /// A position that the commit will assign: the first, second, ... of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,8 +207,7 @@ impl Tx {
 
     /// Lets the commit fail with [`crate::Error::Conflict`] unless the row holds just this.
     pub fn assert<K: KeyPart, V: Value>(&mut self, table: &Table<K, V>, key: &K, value: Option<&V>) {
-        let assert =
-            Assert { space: table.space, key: table.key(key), value: value.map(Value::to_bytes) };
+        let assert = Assert { space: table.space, key: table.key(key), value: value.map(Value::to_bytes) };
         self.asserts.push(assert);
     }
 

@@ -210,8 +210,7 @@ pub fn append(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: StoredE
         tx.tell(move |at| Fact::Event { room, event: no, at: at.of(slot) });
     }
     if let (true, Some(parent), Some(relates_to)) = (shown, parent, &event.header.relates_to) {
-        let relation =
-            Relation { event: no, rel_type: relates_to.rel_type.clone(), kind: event.header.kind.clone() };
+        let relation = Relation { event: no, rel_type: relates_to.rel_type.clone(), kind: event.header.kind.clone() };
         tx.put_at(&schema::RELATIONS, move |at| ((room, parent, at.of(slot)), relation.clone()));
     }
     tx.put_at(&schema::EVENTS, move |at| {

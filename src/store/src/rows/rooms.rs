@@ -18,9 +18,9 @@ pub struct Head {
     /// The number that the next event gets.
     #[n(2)]
     pub next_event: EventNo,
-    /// The number that the next new state key gets.
+    /// How many state keys have a number, members apart.
     #[n(3)]
-    pub next_state_key: StateKeyNo,
+    pub state_keys: u32,
     /// Events that nothing follows yet, with their depths.
     #[n(4)]
     pub extremities: Vec<(EventNo, u64)>,
@@ -39,6 +39,9 @@ pub struct Head {
     /// Whether the current state is not whole yet: a room that was joined with partial state.
     #[n(9)]
     pub partial: bool,
+    /// How many members' state keys have a number.
+    #[n(11)]
+    pub member_keys: u32,
     /// Whether messages in it are to be encrypted (`m.room.encryption` was ever set).
     #[n(10)]
     pub encrypted: bool,
@@ -82,6 +85,9 @@ pub struct OwnMembership {
     /// Whether the user asked to forget the room.
     #[n(6)]
     pub forgotten: bool,
+    /// The place at which the user last stopped being joined.
+    #[n(7)]
+    pub left_at: Option<Position>,
 }
 cbor_value!(OwnMembership);
 
@@ -139,11 +145,7 @@ pub fn put_root(tx: &mut Tx, slot: Slot, room: RoomNo, root: Root) {
 /// Gives a number to a state key.
 pub fn put_state_key(tx: &mut Tx, room: RoomNo, no: StateKeyNo, kind: &str, key: &str) {
     tx.put(&schema::STATE_KEYS, &(room, kind.to_owned(), key.to_owned()), &no);
-    tx.put(
-        &schema::STATE_KEY_NAMES,
-        &(room, no),
-        &StateKeyName { kind: kind.to_owned(), key: key.to_owned() },
-    );
+    tx.put(&schema::STATE_KEY_NAMES, &(room, no), &StateKeyName { kind: kind.to_owned(), key: key.to_owned() });
 }
 
 /// Sets a member, from the side of the room, and tells the feed.
@@ -153,13 +155,15 @@ pub fn put_member(tx: &mut Tx, room: RoomNo, user: UserNo, member: &Member, loca
     tx.tell(move |_| Fact::Member { room, user, membership, local });
 }
 
-/// Sets a local user's membership, from the side of the user; its `at`, and `joined_at` if asked for, become the
-/// position of `slot`.
-pub fn put_own(tx: &mut Tx, slot: Slot, user: UserNo, room: RoomNo, own: OwnMembership, joins: bool) {
+/// Sets a local user's membership, from the side of the user, at the position of `slot`. `joined_before` is whether the
+/// one that it replaces was a joined one.
+pub fn put_own(tx: &mut Tx, slot: Slot, user: UserNo, room: RoomNo, own: OwnMembership, joined_before: bool) {
+    let joined = own.membership == Membership::Join;
     tx.put_at(&schema::MEMBERSHIPS, move |at| {
         let at = at.of(slot);
-        let joined_at = if joins { Some(at) } else { own.joined_at };
-        ((user, room), OwnMembership { at, joined_at, ..own.clone() })
+        let joined_at = if joined && !joined_before { Some(at) } else { own.joined_at };
+        let left_at = if joined_before && !joined { Some(at) } else { own.left_at };
+        ((user, room), OwnMembership { at, joined_at, left_at, ..own.clone() })
     });
 }
 

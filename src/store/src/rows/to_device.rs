@@ -29,13 +29,7 @@ pub async fn read(
 ) -> Result<Vec<(Position, Bytes)>, Error> {
     let key = |at| (user, device.to_owned(), at);
     let rows = snapshot
-        .range(
-            &schema::TO_DEVICE,
-            Bound::Excluded(key(from)),
-            Bound::Included(key(to)),
-            Direction::Forward,
-            limit,
-        )
+        .range(&schema::TO_DEVICE, Bound::Excluded(key(from)), Bound::Included(key(to)), Direction::Forward, limit)
         .await?;
     Ok(rows.into_iter().map(|((_, _, at), json)| (at, json)).collect())
 }

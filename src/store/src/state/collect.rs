@@ -19,10 +19,10 @@ pub async fn collect(store: &Store, room: RoomNo) -> Result<u64, Error> {
     let mut live: HashSet<Hash> = HashSet::new();
     let mut todo: Vec<Hash> = Vec::new();
     if let Some(head) = snapshot.get(&schema::ROOMS, &room).await? {
-        todo.push(head.root.top);
+        todo.extend(head.root.tops());
     }
     for (_, root) in snapshot.scan(&schema::ROOTS, &room, Direction::Forward, usize::MAX).await? {
-        todo.push(root.top);
+        todo.extend(root.tops());
     }
     let mut from = Bound::Included((room, EventNo::MIN));
     loop {
@@ -31,7 +31,7 @@ pub async fn collect(store: &Store, room: RoomNo) -> Result<u64, Error> {
         let Some((last, _)) = events.last() else { break };
         from = Bound::Excluded(*last);
         for (_, event) in &events {
-            todo.extend([event.header.before, event.header.after].into_iter().flatten().map(|root| root.top));
+            todo.extend([event.header.before, event.header.after].into_iter().flatten().flat_map(|root| root.tops()));
         }
     }
     while let Some(hash) = todo.pop() {

@@ -16,15 +16,15 @@ pub use self::{
     collect::collect,
     tree::{Change, State},
 };
-use crate::{Error, RoomNo, Snapshot, codec::KeyPart, schema, value::Value};
+use crate::{Error, RoomNo, Snapshot, StateKeyNo, codec::KeyPart, schema, value::Value};
 
 /// The name of a node: the first 16 bytes of the SHA-256 of its content.
 pub type Hash = [u8; 16];
 
-/// A state. Two states of a room are equal if and only if their roots are.
+/// One of the two trees of a state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]
-pub struct Root {
-    /// Levels of nodes: 0 is the empty state, 1 a single leaf.
+pub struct Tree {
+    /// Levels of nodes: 0 is the empty tree, 1 a single leaf.
     #[n(0)]
     pub levels: u8,
     /// The node at the top.
@@ -33,29 +33,85 @@ pub struct Root {
     pub top: Hash,
 }
 
-impl Root {
-    /// The state without any event.
-    pub const EMPTY: Root = Root { levels: 0, top: [0; 16] };
+/// A state. Two states of a room are equal if and only if their roots are. Members have a tree of their own, so that
+/// whoever does not want all of them (most clients) does not walk past them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, minicbor::Encode, minicbor::Decode)]
+pub struct Root {
+    /// Everything but members.
+    #[n(0)]
+    pub others: Tree,
+    /// `m.room.member`
+    #[n(1)]
+    pub members: Tree,
 }
 
-impl KeyPart for Root {
+impl Tree {
+    /// The tree without any event.
+    pub const EMPTY: Tree = Tree { levels: 0, top: [0; 16] };
+}
+
+impl Root {
+    /// The state without any event.
+    pub const EMPTY: Root = Root { others: Tree::EMPTY, members: Tree::EMPTY };
+
+    fn tree(&self, class: Class) -> Tree {
+        match class {
+            Class::Others => self.others,
+            Class::Members => self.members,
+        }
+    }
+
+    fn tops(&self) -> impl Iterator<Item = Hash> + use<> {
+        [self.others, self.members].into_iter().filter(|tree| tree.levels > 0).map(|tree| tree.top)
+    }
+}
+
+/// Which tree a state key belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Everything but members: even numbers.
+    Others,
+    /// Members: odd numbers.
+    Members,
+}
+
+impl StateKeyNo {
+    /// The number of the `n`th key of a class.
+    pub fn of(class: Class, n: u32) -> StateKeyNo {
+        StateKeyNo(n << 1 | u32::from(class == Class::Members))
+    }
+
+    /// Which tree it belongs to.
+    pub fn class(self) -> Class {
+        if self.0 & 1 == 0 { Class::Others } else { Class::Members }
+    }
+
+    /// Which one of its class it is.
+    pub fn index(self) -> u32 {
+        self.0 >> 1
+    }
+}
+
+impl KeyPart for Tree {
     fn write(&self, out: &mut Vec<u8>) {
         self.levels.write(out);
         self.top.write(out);
     }
     fn read(bytes: &mut &[u8]) -> Result<Self, Error> {
-        Ok(Root { levels: u8::read(bytes)?, top: Hash::read(bytes)? })
+        Ok(Tree { levels: u8::read(bytes)?, top: Hash::read(bytes)? })
     }
 }
 
 impl Value for Root {
     fn to_bytes(&self) -> Bytes {
-        let mut out = Vec::with_capacity(17);
-        KeyPart::write(self, &mut out);
+        let mut out = Vec::with_capacity(34);
+        self.others.write(&mut out);
+        self.members.write(&mut out);
         out.into()
     }
     fn from_bytes(bytes: Bytes) -> Result<Self, Error> {
-        KeyPart::read(&mut &bytes[..])
+        let bytes = &mut &bytes[..];
+        Ok(Root { others: KeyPart::read(bytes)?, members: KeyPart::read(bytes)? })
     }
 }
 
@@ -71,7 +127,12 @@ impl Nodes {
     }
 
     /// Nodes of one room, in the order asked for.
-    pub(crate) async fn load(&self, snapshot: &Snapshot, room: RoomNo, hashes: &[Hash]) -> Result<Vec<Arc<Node>>, Error> {
+    pub(crate) async fn load(
+        &self,
+        snapshot: &Snapshot,
+        room: RoomNo,
+        hashes: &[Hash],
+    ) -> Result<Vec<Arc<Node>>, Error> {
         let mut found: Vec<Option<Arc<Node>>> = hashes.iter().map(|hash| self.cache.get(&(room, *hash))).collect();
         let missing: Vec<usize> = (0..hashes.len()).filter(|i| found[*i].is_none()).collect();
         if !missing.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Hash, Node, Nodes, Root, node::Slots};
+use super::{Class, Hash, Node, Nodes, Root, Tree, node::Slots};
 use crate::{Error, EventNo, RoomNo, Snapshot, StateKeyNo, Tx, schema};
 
 /// Where two states differ.
@@ -69,20 +69,21 @@ impl<'a> State<'a> {
     /// # Errors
     /// Where the engine fails or a node is missing.
     pub async fn get(&self, root: Root, key: StateKeyNo) -> Result<Option<EventNo>, Error> {
-        if root.levels == 0 || levels(key.0) > root.levels {
+        let (tree, index) = (root.tree(key.class()), key.index());
+        if tree.levels == 0 || levels(index) > tree.levels {
             return Ok(None);
         }
-        let mut hash = root.top;
-        for level in (1..root.levels).rev() {
-            match self.node(&hash).await?.child(slot(key.0, level)) {
+        let mut hash = tree.top;
+        for level in (1..tree.levels).rev() {
+            match self.node(&hash).await?.child(slot(index, level)) {
                 Some(child) => hash = child,
                 None => return Ok(None),
             }
         }
-        Ok(self.node(&hash).await?.event(slot(key.0, 0)))
+        Ok(self.node(&hash).await?.event(slot(index, 0)))
     }
 
-    /// All entries, in the order of their keys. Costs the size of the state.
+    /// All entries, members last. Costs the size of the state.
     ///
     /// # Errors
     /// Where the engine fails or a node is missing.
@@ -91,17 +92,28 @@ impl<'a> State<'a> {
         Ok(changes.into_iter().filter_map(|change| Some((change.key, change.after?))).collect())
     }
 
-    /// Where two states differ, in the order of the keys. Walks only where they do.
+    /// Where two states differ, members last. Walks only where they do.
     ///
     /// # Errors
     /// Where the engine fails or a node is missing.
     pub async fn changes(&self, before: Root, after: Root) -> Result<Vec<Change>, Error> {
+        let mut changes = self.changes_of(Class::Others, before, after).await?;
+        changes.extend(self.changes_of(Class::Members, before, after).await?);
+        Ok(changes)
+    }
+
+    /// Where two states differ among the keys of one class, in their order.
+    ///
+    /// # Errors
+    /// Where the engine fails or a node is missing.
+    pub async fn changes_of(&self, class: Class, before: Root, after: Root) -> Result<Vec<Change>, Error> {
+        let (before, after) = (before.tree(class), after.tree(class));
         if before == after {
             return Ok(Vec::new());
         }
         let top = before.levels.max(after.levels);
         // One entry for each pair of subtrees that differ: the first key below them, and their nodes.
-        let mut pairs = vec![(0u32, Side::top(before, top), Side::top(after, top))];
+        let mut pairs = vec![(0u32, Side::top(before), Side::top(after))];
         for level in (0..top).rev() {
             let wanted: Vec<Hash> = pairs.iter().flat_map(|(_, a, b)| [a.at(level), b.at(level)]).flatten().collect();
             let mut loaded = self.load(&wanted).await?.into_iter();
@@ -114,7 +126,7 @@ impl<'a> State<'a> {
                     if level == 0 {
                         let (before, after) = (a.event(i), b.event(i));
                         if before != after {
-                            found.push(Change { key: StateKeyNo(first), before, after });
+                            found.push(Change { key: StateKeyNo::of(class, first), before, after });
                         }
                     } else {
                         let (a, b) = (a.below(i), b.below(i));
@@ -138,15 +150,21 @@ impl<'a> State<'a> {
     /// # Errors
     /// Where the engine fails or a node is missing.
     pub async fn set(&mut self, root: Root, key: StateKeyNo, event: Option<EventNo>) -> Result<Root, Error> {
-        let mut root = root;
-        if event.is_none() && (root.levels == 0 || levels(key.0) > root.levels) {
+        match key.class() {
+            Class::Others => Ok(Root { others: self.set_in(root.others, key.index(), event).await?, ..root }),
+            Class::Members => Ok(Root { members: self.set_in(root.members, key.index(), event).await?, ..root }),
+        }
+    }
+
+    async fn set_in(&mut self, mut root: Tree, key: u32, event: Option<EventNo>) -> Result<Tree, Error> {
+        if event.is_none() && (root.levels == 0 || levels(key) > root.levels) {
             return Ok(root);
         }
         if root.levels == 0 {
-            root = Root { levels: 1, top: Hash::default() };
+            root = Tree { levels: 1, top: Hash::default() };
         }
         // Grow: the old top becomes the first child of a new one.
-        while root.levels < levels(key.0) {
+        while root.levels < levels(key) {
             if root.top != Hash::default() {
                 let mut top = Node::inner();
                 top.set_child(0, Some(root.top));
@@ -162,14 +180,14 @@ impl<'a> State<'a> {
                 None if level == 0 => Node::leaf(),
                 None => Node::inner(),
             };
-            hash = if level == 0 { None } else { node.child(slot(key.0, level)) };
+            hash = if level == 0 { None } else { node.child(slot(key, level)) };
             path.push(node);
         }
         let mut below = None;
         for (level, mut node) in (0..root.levels).zip(path.into_iter().rev()) {
             match level {
-                0 => node.set_event(slot(key.0, 0), event),
-                _ => node.set_child(slot(key.0, level), below),
+                0 => node.set_event(slot(key, 0), event),
+                _ => node.set_child(slot(key, level), below),
             }
             below = (!node.is_empty()).then(|| self.keep(node));
         }
@@ -177,8 +195,8 @@ impl<'a> State<'a> {
     }
 
     /// A tree has no level that its greatest key does not need: so that equal states have equal roots.
-    async fn shrink(&self, top: Option<Hash>, levels: u8) -> Result<Root, Error> {
-        let Some(mut top) = top else { return Ok(Root::EMPTY) };
+    async fn shrink(&self, top: Option<Hash>, levels: u8) -> Result<Tree, Error> {
+        let Some(mut top) = top else { return Ok(Tree::EMPTY) };
         let mut levels = levels;
         while levels > 1 {
             let node = self.node(&top).await?;
@@ -188,7 +206,7 @@ impl<'a> State<'a> {
             }
             levels -= 1;
         }
-        Ok(Root { levels, top })
+        Ok(Tree { levels, top })
     }
 
     fn keep(&mut self, node: Node) -> Hash {
@@ -199,7 +217,7 @@ impl<'a> State<'a> {
 
     /// Writes the nodes that `roots` need and that are new here. Other new nodes were only steps on the way.
     pub fn write(&self, tx: &mut Tx, roots: &[Root]) {
-        let mut todo: Vec<Hash> = roots.iter().filter(|root| root.levels > 0).map(|root| root.top).collect();
+        let mut todo: Vec<Hash> = roots.iter().flat_map(Root::tops).collect();
         let mut done = std::collections::HashSet::new();
         while let Some(hash) = todo.pop() {
             let Some(node) = self.fresh.get(&hash) else { continue };
@@ -224,10 +242,10 @@ enum Side {
 }
 
 impl Side {
-    fn top(root: Root, _levels: u8) -> Side {
-        match root.levels {
+    fn top(tree: Tree) -> Side {
+        match tree.levels {
             0 => Side::Nothing,
-            levels => Side::Node(root.top, levels - 1),
+            levels => Side::Node(tree.top, levels - 1),
         }
     }
 
