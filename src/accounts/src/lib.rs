@@ -3,11 +3,15 @@
 //!
 //! [`Accounts`] is a cheap handle; each chapter is a file that adds methods to it.
 
+mod account_data;
 mod config;
 mod devices;
 mod error;
+pub mod filters;
 mod login;
 mod passwords;
+mod profile;
+pub mod push_rules;
 mod pushers;
 mod register;
 mod token;
@@ -22,6 +26,7 @@ pub use devices::DeviceInfo;
 pub use error::{Challenge, Error, Flow, Refused};
 pub use login::{LoggedIn, NewDevice, Tokens};
 pub use passwords::Password;
+pub use profile::{AVATAR_URL, DISPLAYNAME, ShortProfile};
 pub use register::{NewAccount, Registered};
 use stoa_event::ids::{OwnedServerName, UserId};
 use stoa_store::{Env, Store, UserNo};

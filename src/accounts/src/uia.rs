@@ -165,7 +165,6 @@ impl Uia {
         }
         state.sessions.remove(id)
     }
-
 }
 
 /// The ways through: each a list of stages.
