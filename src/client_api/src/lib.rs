@@ -1,1 +1,58 @@
-//! stoa-client-api
+//! The handlers of the Client-Server API, one file a chapter of the specification. A handler only translates: it reads
+//! the request, calls one function of a lower floor, and words the answer.
+
+mod capabilities;
+mod paths;
+mod routes;
+mod throttle;
+mod versions;
+mod well_known;
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use ruma_common::OwnedServerName;
+use stoa_accounts::Accounts;
+use stoa_http::Limits;
+use stoa_media::Media;
+use stoa_rooms::Rooms;
+use stoa_store::Env;
+
+pub use crate::routes::router;
+
+/// What the handlers themselves are told about the server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name of this server.
+    pub server_name: OwnedServerName,
+    /// Where clients find it, as `.well-known/matrix/client` says. Without it: where the request came to.
+    pub base_url: Option<String>,
+}
+
+/// The state of the router. A handler names the part that it needs: `State(accounts): State<Accounts>`.
+#[derive(Clone)]
+pub struct Api {
+    /// People.
+    pub accounts: Accounts,
+    /// Rooms, the write side.
+    pub rooms: Rooms,
+    /// Files.
+    pub media: Media,
+    /// Rate limits.
+    pub limits: Limits,
+    /// The clock and randomness.
+    pub env: Env,
+    /// Settings.
+    pub config: Arc<Config>,
+}
+
+macro_rules! parts {
+    ($($field:ident: $part:ty),* $(,)?) => {$(
+        impl FromRef<Api> for $part {
+            fn from_ref(api: &Api) -> Self {
+                api.$field.clone()
+            }
+        }
+    )*};
+}
+parts!(accounts: Accounts, rooms: Rooms, media: Media, limits: Limits, env: Env, config: Arc<Config>);

@@ -2,6 +2,7 @@
 //! endpoints' own). The matches are exhaustive, so that a new error has to be given its place here.
 
 use http::StatusCode;
+use stoa_event::format::FormatError;
 
 use crate::Error;
 
@@ -32,6 +33,39 @@ impl From<stoa_accounts::Error> for Error {
             E::LimitExceeded { retry_after_ms } => Error::limit_exceeded(retry_after_ms),
             E::ThreepidDenied => new(StatusCode::FORBIDDEN, "M_THREEPID_DENIED"),
             E::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<stoa_rooms::Error> for Error {
+    fn from(error: stoa_rooms::Error) -> Self {
+        use stoa_rooms::Error as E;
+        let message = error.to_string();
+        let bad_request = |errcode| Error::new(StatusCode::BAD_REQUEST, errcode, message.clone());
+        match error {
+            E::UnknownRoom | E::NotFound(_) => Error::not_found(message),
+            E::Forbidden(_) | E::Rejected(_) => Error::forbidden(message),
+            E::Format(error) => error.into(),
+            E::BadContent(_) => Error::bad_json(message),
+            E::InvalidParam(_) => Error::invalid_param(message),
+            E::InvalidRoomState(_) => bad_request("M_INVALID_ROOM_STATE"),
+            E::UnsupportedVersion(_) => bad_request("M_UNSUPPORTED_ROOM_VERSION"),
+            E::AliasTaken => bad_request("M_ROOM_IN_USE"),
+            E::BadAlias(_) => bad_request("M_BAD_ALIAS"),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<FormatError> for Error {
+    fn from(error: FormatError) -> Self {
+        use FormatError as E;
+        let message = error.to_string();
+        match error {
+            E::TooLarge { .. } => Error::too_large(message),
+            E::BadJson(_) | E::Missing(_) | E::WrongType { .. } | E::Unexpected(_) => Error::bad_json(message),
+            E::BadId(_) | E::TooMany { .. } => Error::invalid_param(message),
+            E::NotMade(_) => Error::new(StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION", message),
         }
     }
 }

@@ -8,7 +8,6 @@ mod json;
 pub mod layers;
 pub mod limit;
 mod params;
-mod stop;
 mod who;
 
 pub use crate::{
@@ -17,7 +16,6 @@ pub use crate::{
     json::{Empty, Json, JsonBytes},
     limit::Limits,
     params::{Params, Segments},
-    stop::{Stop, Stopping},
     who::{Ip, MaybeWho, Peer, Who},
 };
 

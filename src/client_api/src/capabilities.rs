@@ -1,0 +1,29 @@
+//! What this server allows (Client-Server API, "Capabilities negotiation").
+
+use axum::{Router, extract::State, routing::get};
+use serde_json::{Map, Value, json};
+use stoa_event::{ids::RoomVersionId, version::Rules};
+use stoa_http::{Json, Who};
+use stoa_rooms::Rooms;
+
+use crate::{Api, paths::Paths};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new().v3("/capabilities", get(capabilities))
+}
+
+/// `GET /_matrix/client/v3/capabilities`
+async fn capabilities(_: Who, State(rooms): State<Rooms>) -> Json<Value> {
+    let known = |n: &u32| RoomVersionId::try_from(n.to_string()).is_ok_and(|id| Rules::of(&id).is_some());
+    let available: Map<String, Value> = (6..=12).filter(known).map(|n| (n.to_string(), "stable".into())).collect();
+    Json(json!({ "capabilities": {
+        "m.change_password": { "enabled": true },
+        "m.room_versions": { "default": rooms.config().default_version, "available": available },
+        "m.set_displayname": { "enabled": true },
+        "m.set_avatar_url": { "enabled": true },
+        "m.3pid_changes": { "enabled": false },
+        "m.get_login_token": { "enabled": false },
+        "m.profile_fields": { "enabled": true },
+        "m.forget_forced_upon_leave": { "enabled": false },
+    }}))
+}

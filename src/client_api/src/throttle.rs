@@ -1,0 +1,70 @@
+//! Which requests are counted against which rate limit: one page, so that no handler can forget it.
+
+use axum::{
+    extract::{FromRequestParts, MatchedPath, Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use http::Method;
+use stoa_http::{Error, Ip, MaybeWho, limit::Kind};
+
+use crate::Api;
+
+/// What a request counts as, by its method and route.
+fn kind(method: &Method, route: &str) -> Option<Kind> {
+    let path = route.strip_prefix("/_matrix/client/")?.split_once('/')?.1;
+    let writes = method == Method::PUT || method == Method::POST;
+    let kind = match path {
+        _ if !writes => return None,
+        "login" | "refresh" => Kind::Login,
+        "register" => Kind::Registration,
+        "rooms/{roomId}/join" | "join/{roomIdOrAlias}" | "knock/{roomIdOrAlias}" => Kind::Join,
+        "rooms/{roomId}/invite" => Kind::Invite,
+        "createRoom"
+        | "rooms/{roomId}/send/{eventType}/{txnId}"
+        | "rooms/{roomId}/redact/{eventId}/{txnId}"
+        | "rooms/{roomId}/state/{eventType}"
+        | "rooms/{roomId}/state/{eventType}/"
+        | "rooms/{roomId}/state/{eventType}/{stateKey}" => Kind::Message,
+        "rooms/{roomId}/typing/{userId}" => Kind::Live,
+        _ if path.contains("/ephemeral/") => Kind::Live,
+        _ => return None,
+    };
+    Some(kind)
+}
+
+/// Counts a request, and refuses it where it is one too many.
+pub(crate) async fn throttle(State(api): State<Api>, route: MatchedPath, request: Request, next: Next) -> Response {
+    let Some(kind) = kind(request.method(), route.as_str()) else { return next.run(request).await };
+    let (mut parts, body) = request.into_parts();
+    match count(&api, kind, &mut parts).await {
+        Ok(()) => next.run(Request::from_parts(parts, body)).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn count(api: &Api, kind: Kind, parts: &mut http::request::Parts) -> Result<(), Error> {
+    if matches!(kind, Kind::Login | Kind::Registration) {
+        let Ok(Ip(ip)) = Ip::from_request_parts(parts, api).await;
+        return api.limits.take(kind, ip);
+    }
+    match MaybeWho::from_request_parts(parts, api).await? {
+        MaybeWho(Some(who)) => api.limits.take(kind, &who.user),
+        // Without a token the handler says so.
+        MaybeWho(None) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_writes_is_counted() {
+        assert_eq!(kind(&Method::POST, "/_matrix/client/v3/login"), Some(Kind::Login));
+        assert_eq!(kind(&Method::GET, "/_matrix/client/v3/login"), None);
+        let send = "/_matrix/client/r0/rooms/{roomId}/send/{eventType}/{txnId}";
+        assert_eq!(kind(&Method::PUT, send), Some(Kind::Message));
+        assert_eq!(kind(&Method::GET, "/_matrix/client/v3/sync"), None);
+    }
+}

@@ -1,0 +1,32 @@
+//! Which versions of the specification this server meets (Client-Server API, "API Versions").
+
+use axum::{Router, routing::get};
+use serde_json::{Value, json};
+use stoa_http::Json;
+
+use crate::Api;
+
+/// Clients switch features on by the version that brought them, so each one that is met is named.
+const VERSIONS: &[&str] = &[
+    "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
+    "v1.11", "v1.12", "v1.13",
+];
+
+/// Features that clients look for under their proposals' names.
+const FEATURES: &[&str] = &[
+    "org.matrix.msc2477",
+    "org.matrix.msc3916.stable",
+    "org.matrix.msc4222",
+    "org.matrix.e2e_cross_signing",
+];
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new().route("/_matrix/client/versions", get(versions))
+}
+
+/// `GET /_matrix/client/versions`
+async fn versions() -> Json<Value> {
+    let features: serde_json::Map<String, Value> =
+        FEATURES.iter().map(|name| ((*name).to_owned(), true.into())).collect();
+    Json(json!({ "versions": VERSIONS, "unstable_features": features }))
+}
