@@ -2,7 +2,8 @@
 //! `rows/account_data.rs`; a user who never changed any has no row.
 
 use ruma_common::push::Ruleset;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Value, json};
 use stoa_event::ids::UserId;
 
 use super::account_data;
@@ -11,7 +12,7 @@ use crate::{Error, Position, Snapshot, UserNo};
 /// The event type of push rules in account data.
 pub const TYPE: &str = "m.push_rules";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Content {
     global: Ruleset,
 }
@@ -35,8 +36,19 @@ pub fn defaults(user_id: &UserId) -> Ruleset {
 
 /// Rules as the content of the account data event.
 pub fn json(rules: &Ruleset) -> Vec<u8> {
+    json!({ "global": global(rules) }).to_string().into_bytes()
+}
+
+/// Rules as clients see them: with every kind, also those without a rule.
+pub fn global(rules: &Ruleset) -> Value {
     // A rule set has string keys only, so it cannot fail.
-    serde_json::to_vec(&Content { global: rules.clone() }).unwrap_or_default()
+    let mut all = serde_json::to_value(rules).unwrap_or_default();
+    for kind in ["override", "content", "room", "sender", "underride"] {
+        if all.get(kind).is_none() {
+            all[kind] = json!([]);
+        }
+    }
+    all
 }
 
 /// The stored rules with the default rules of this release.
