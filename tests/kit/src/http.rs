@@ -72,8 +72,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Reply, String> {
         let what = format!("{method} {path}");
-        let mut request =
-            Request::builder().method(method).uri(format!("{}{}", self.base, Self::path(path)));
+        let mut request = Request::builder().method(method).uri(format!("{}{}", self.base, Self::path(path)));
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }

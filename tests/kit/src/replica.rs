@@ -98,20 +98,19 @@ impl Replica {
     async fn take_in(&mut self, room: &str, membership: &str, body: &Value) {
         let mut copy = self.rooms.remove(room).unwrap_or_default();
         let was_in = copy.membership == "join";
-        let first = self.since.is_none();
         match (membership, was_in) {
             // Whoever comes (back) learns everything: what was missed meanwhile must be among the state.
             ("join", false) => {
                 copy.timeline.clear();
                 copy.complete = true;
             }
-            ("leave", false) if !first => copy.complete = copy.complete && body["timeline"]["events"] == json!([]),
-            ("leave", false) => copy.complete = true,
+            // Joined and left between two answers, or never there at all (an invite withdrawn, a ban).
+            ("leave", false) => copy.complete = false,
             _ => {}
         }
         copy.membership = membership.to_owned();
-        if body["timeline"]["limited"] == true || copy.timeline.is_empty() {
-            self.close_gap(room, &mut copy, &body["timeline"]).await;
+        if copy.complete && (body["timeline"]["limited"] == true || copy.timeline.is_empty()) {
+            copy.complete = self.close_gap(room, &mut copy, &body["timeline"]).await;
         }
         let events = body["timeline"]["events"].as_array().map(Vec::as_slice).unwrap_or_default();
         for event in body["state"]["events"].as_array().into_iter().flatten() {
@@ -130,17 +129,22 @@ impl Replica {
         self.rooms.insert(room.to_owned(), copy);
     }
 
-    /// Pages back from `prev_batch` to the last event that is known.
-    async fn close_gap(&self, room: &str, copy: &mut RoomCopy, timeline: &Value) {
+    /// Pages back from `prev_batch` to the last event that is known; false if the user may not (any more).
+    async fn close_gap(&self, room: &str, copy: &mut RoomCopy, timeline: &Value) -> bool {
         if timeline["events"].as_array().is_none_or(Vec::is_empty) {
-            return;
+            return true;
         }
         copy.gaps += 1;
         let known: BTreeSet<&String> = copy.timeline.iter().collect();
         let mut from = timeline["prev_batch"].as_str().map(str::to_owned);
         let mut missed = Vec::new();
         'paging: while let Some(token) = from {
-            let page = self.user.messages(room, &format!("dir=b&limit=7&from={}", encode(&token))).await.ok();
+            let page = self.user.messages(room, &format!("dir=b&limit=7&from={}", encode(&token))).await;
+            // Homeservers differ in what they show to who was banned, or was invited again after leaving.
+            if page.status == 403 && copy.membership == "leave" {
+                return false;
+            }
+            let page = page.ok();
             for event in page["chunk"].as_array().into_iter().flatten() {
                 let id = event["event_id"].as_str().unwrap_or_default();
                 if known.contains(&id.to_owned()) {
@@ -153,6 +157,7 @@ impl Replica {
         for event in missed.iter().rev() {
             copy.append(room, event);
         }
+        true
     }
 
     /// Holds the copies of all rooms against what `/state` and `/messages` say.
@@ -164,9 +169,16 @@ impl Replica {
             if !copy.complete || !["join", "leave"].contains(&copy.membership.as_str()) {
                 continue;
             }
+            if copy.membership == "leave" && self.user.messages(room, "dir=b&limit=1").await.status == 403 {
+                continue;
+            }
             let whole = self.user.all_state(room).await;
             let truth: BTreeMap<(String, String), String> = whole.iter().filter_map(state_entry).collect();
-            compare(&truth, &copy.state, &format!("state of {room} ({}) as {} follows it", copy.membership, self.user.id));
+            compare(
+                &truth,
+                &copy.state,
+                &format!("state of {room} ({}) as {} follows it", copy.membership, self.user.id),
+            );
             let mut history = self.user.whole_history(room).await;
             history.reverse();
             let order: Vec<&str> = history.iter().filter_map(|event| event["event_id"].as_str()).collect();

@@ -109,7 +109,7 @@ impl User {
                 return sync;
             }
             assert!(start.elapsed() < PATIENCE, "{} waited in vain; the last sync was {}", self.id, sync.0);
-            options = SyncOptions::since(sync.token()).wait(2_000);
+            options = SyncOptions::since(sync.token()).wait(10_000);
         }
     }
 
