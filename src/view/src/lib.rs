@@ -1,1 +1,126 @@
-//! stoa-view
+//! The read side: what somebody may see now. Nothing here changes anything.
+
+pub mod filter;
+
+mod counts;
+mod error;
+mod eyes;
+mod json;
+mod show;
+mod sync;
+mod token;
+mod wait;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use stoa_event::ids::{OwnedServerName, OwnedUserId};
+use stoa_store::{Env, Position, RoomNo, Snapshot, Store, UserNo};
+
+use crate::wait::Waiters;
+pub use crate::{
+    error::Error,
+    filter::Filter,
+    sync::SyncRequest,
+    token::{AnyToken, HistoryToken, SyncToken},
+};
+
+/// How reading is to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How many events a timeline has where the client does not say.
+    pub timeline_limit: usize,
+    /// How many events one answer has at most.
+    pub max_limit: usize,
+    /// How long a `/sync` may wait at most, in milliseconds.
+    pub max_wait_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { timeline_limit: 10, max_limit: 1000, max_wait_ms: 300_000 }
+    }
+}
+
+/// Who looks.
+#[derive(Clone, Debug)]
+pub struct Viewer {
+    /// The user.
+    pub user: OwnedUserId,
+    /// The user's number.
+    pub user_no: UserNo,
+    /// The device.
+    pub device: String,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) env: Env,
+    pub(crate) config: Config,
+    pub(crate) server: OwnedServerName,
+    waiters: Arc<Waiters>,
+    counts: counts::Counts,
+    lazy: sync::lazy::Known,
+    stopping: AtomicBool,
+}
+
+/// A handle to the read side; clones are the same.
+#[derive(Clone)]
+pub struct View {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl View {
+    /// The read side over a store. [`View::run`] must be run for waiting clients to be woken.
+    pub fn new(store: Store, env: Env, server: OwnedServerName, config: Config) -> View {
+        let inner = Inner {
+            store,
+            env,
+            config,
+            server,
+            waiters: Arc::default(),
+            counts: counts::Counts::default(),
+            lazy: sync::lazy::Known::default(),
+            stopping: AtomicBool::new(false),
+        };
+        View { inner: Arc::new(inner) }
+    }
+
+    /// Wakes waiting clients as the feed brings something for them. Ends when the store does.
+    pub async fn run(self) {
+        let waiters = self.inner.waiters.clone();
+        let store = self.inner.store.clone();
+        // The view must not keep the store alive while it waits for it to end.
+        drop(self);
+        waiters.run(store).await;
+    }
+
+    /// Lets all waiting clients have their answers now, and nobody wait any more: the server is stopping.
+    pub fn stop_waiting(&self) {
+        self.inner.stopping.store(true, Ordering::SeqCst);
+        self.inner.waiters.wake_all();
+    }
+
+    /// How many devices wait for something new.
+    pub fn waiting(&self) -> usize {
+        self.inner.waiters.count()
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn room_no(&self, snapshot: &Snapshot, room: &str) -> Result<Option<RoomNo>, Error> {
+        Ok(self.inner.store.names().room(snapshot, room).await?)
+    }
+
+    /// The position that a sync token stands for: everything up to it was seen by the client that brings it.
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`], if this server never made it.
+    pub fn seen_until(since: &str) -> Result<Position, Error> {
+        SyncToken::parse(since).map(|token| token.position)
+    }
+}

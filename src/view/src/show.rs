@@ -1,0 +1,102 @@
+//! Events as clients see them (Client-Server API, "Room event format"): spliced from stored bytes, not parsed.
+
+use std::{collections::HashMap, sync::Arc};
+
+use stoa_store::{
+    EventNo, Membership,
+    rows::events::{Standing, StoredEvent},
+};
+
+use crate::{Error, eyes::Eyes, json::Object};
+
+/// For whom events are shown.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Audience<'a> {
+    /// The device that asks; its own transaction ids are shown to it.
+    pub(crate) device: &'a str,
+    pub(crate) user_id: &'a str,
+    /// Now, in milliseconds since 1970: what the age is counted from.
+    pub(crate) now_ms: u64,
+    /// Written into the events where they do not stand under their room.
+    pub(crate) room_id: Option<&'a str>,
+}
+
+/// An event that the user may see.
+#[derive(Clone)]
+pub(crate) struct Visible {
+    pub(crate) no: EventNo,
+    pub(crate) event: Arc<StoredEvent>,
+    /// The user's membership when it happened.
+    pub(crate) membership: Option<Membership>,
+}
+
+/// Writes events for an audience.
+pub(crate) async fn render(eyes: &Eyes<'_>, audience: Audience<'_>, events: &[Visible]) -> Result<Vec<Vec<u8>>, Error> {
+    let beside: Vec<EventNo> =
+        events.iter().flat_map(|it| [it.event.header.replaces, it.event.header.redacted_by]).flatten().collect();
+    let loaded = eyes.store.events().get_many(eyes.snapshot, eyes.room, &beside).await?;
+    let beside: HashMap<EventNo, Arc<StoredEvent>> =
+        beside.into_iter().zip(loaded).filter_map(|(no, event)| Some((no, event?))).collect();
+    Ok(events.iter().map(|it| one(audience, it, &beside)).collect())
+}
+
+fn one(audience: Audience<'_>, it: &Visible, beside: &HashMap<EventNo, Arc<StoredEvent>>) -> Vec<u8> {
+    let header = &it.event.header;
+    let mut out = Vec::with_capacity(it.event.json.len() + 256);
+    let mut object = fields(&mut out, &it.event, audience.room_id);
+    let unsigned = object.key("unsigned");
+    let mut unsigned = Object::new(unsigned);
+    unsigned.plain("age", audience.now_ms.saturating_sub(header.origin_server_ts));
+    if let Some(membership) = it.membership {
+        unsigned.str("membership", membership.as_str());
+    }
+    if let Some(txn) = &header.txn
+        && txn.device == audience.device
+        && header.sender == audience.user_id
+    {
+        unsigned.str("transaction_id", &txn.id);
+    }
+    if let Some(old) = header.replaces.and_then(|no| beside.get(&no)) {
+        unsigned.str("replaces_state", &old.header.event_id);
+        unsigned.str("prev_sender", &old.header.sender);
+        unsigned.raw("prev_content", old.content());
+    }
+    if let Some(redaction) = header.redacted_by.and_then(|no| beside.get(&no)) {
+        unsigned.str("redacted_by", &redaction.header.event_id);
+        let because = unsigned.key("redacted_because");
+        let mut because = fields(because, redaction, audience.room_id);
+        because.raw("unsigned", b"{}");
+        because.end();
+    }
+    unsigned.end();
+    object.end();
+    out
+}
+
+/// The fields that every event has, `unsigned` left open.
+fn fields<'a>(out: &'a mut Vec<u8>, event: &StoredEvent, room_id: Option<&str>) -> Object<'a> {
+    let header = &event.header;
+    let mut object = Object::new(out);
+    object
+        .raw("content", event.content())
+        .str("event_id", &header.event_id)
+        .plain("origin_server_ts", header.origin_server_ts)
+        .str("sender", &header.sender)
+        .str("type", &header.kind);
+    if let Some(room_id) = room_id {
+        object.str("room_id", room_id);
+    }
+    if let Some(key) = &header.state_key {
+        object.str("state_key", key);
+    }
+    // Older clients look for it at the top, in every room version.
+    if let Some(redacts) = header.redacts.as_ref().filter(|_| header.redacted_by.is_none()) {
+        object.str("redacts", redacts);
+    }
+    object
+}
+
+/// Whether clients are shown events of that standing at all.
+pub(crate) fn is_shown(event: &StoredEvent) -> bool {
+    event.header.standing == Standing::Accepted
+}

@@ -1,0 +1,389 @@
+//! One room in `/sync`: its timeline, the state that the timeline needs, and what is beside them.
+
+use std::{collections::BTreeSet, ops::Bound};
+
+use stoa_store::{
+    Direction, EventNo, Membership, Position, RoomNo, UserNo,
+    rows::rooms::{Head, OwnMembership},
+    schema,
+    state::{Change, Class, Root},
+};
+
+use super::{Span, account::AccountNews, devices::DeviceNews};
+use crate::{
+    Error, counts,
+    eyes::{Eyes, membership_of, root_at},
+    json::{Object, typed},
+    show::{Audience, Visible, render},
+    token::HistoryToken,
+};
+
+/// Work on one room for one answer.
+pub(super) struct RoomWork<'a> {
+    span: &'a Span<'a>,
+    room: RoomNo,
+    id: &'a str,
+    own: OwnMembership,
+    head: Head,
+    eyes: Eyes<'a>,
+    /// Whether the client has nothing of the room yet: it begins, or the user has just joined.
+    anew: bool,
+    /// The last position that is shown: the end of the answer, or where the user left.
+    until: Position,
+}
+
+struct Timeline {
+    /// Oldest first.
+    events: Vec<Visible>,
+    limited: bool,
+    prev_batch: String,
+    /// The state at its beginning.
+    start: Root,
+}
+
+impl<'a> RoomWork<'a> {
+    pub(super) async fn open(
+        span: &'a Span<'a>,
+        room: RoomNo,
+        id: &'a str,
+        own: OwnMembership,
+    ) -> Result<RoomWork<'a>, Error> {
+        let head =
+            span.snapshot.get(&schema::ROOMS, &room).await?.ok_or(stoa_store::Error::Missing("a room's head"))?;
+        let viewer = span.viewer;
+        let store = &span.inner.store;
+        let eyes =
+            Eyes::with(store, span.snapshot, room, viewer.user_no, viewer.user.as_str(), Some(own.clone())).await?;
+        let joined_since = own.membership == Membership::Join && own.joined_at.is_some_and(|at| at > span.seen());
+        let until = match own.membership {
+            Membership::Join => span.to.position,
+            _ => own.at.min(span.to.position),
+        };
+        Ok(RoomWork { span, room, id, anew: span.from.is_none() || joined_since, own, head, eyes, until })
+    }
+
+    /// A room that the user is in; `None` if there is nothing to tell.
+    pub(super) async fn joined(
+        mut self,
+        account: &AccountNews,
+        devices: &mut DeviceNews,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        let span = self.span;
+        let timeline = self.timeline().await?;
+        let changes = self.state_changes(&timeline).await?;
+        self.device_news(devices).await?;
+        let (state, members_changed) = self.state_events(&timeline, &changes).await?;
+        let ephemeral = self.ephemeral().await?;
+        let empty = Vec::new();
+        let data = account.rooms.get(&self.room).unwrap_or(&empty);
+        let begins = self.anew || span.full_state;
+        let news = begins
+            || !timeline.events.is_empty()
+            || timeline.limited
+            || !state.is_empty()
+            || !ephemeral.is_empty()
+            || !data.is_empty()
+            || account.read.contains(&self.room);
+        if !news {
+            return Ok(None);
+        }
+        let mut out = Vec::with_capacity(2048);
+        let mut body = Object::new(&mut out);
+        if begins || members_changed {
+            self.summary(&mut body).await?;
+        }
+        self.write_timeline(&mut body, &timeline, &state).await?;
+        body.events("ephemeral", &ephemeral);
+        body.events("account_data", data);
+        self.write_unread(&mut body).await?;
+        body.end();
+        Ok(Some(out))
+    }
+
+    /// A room that the user left or was banned from: up to there.
+    pub(super) async fn left(mut self, account: &AccountNews, devices: &mut DeviceNews) -> Result<Vec<u8>, Error> {
+        self.anew |= self.own.joined_at.is_some_and(|at| at > self.span.seen());
+        let timeline = self.timeline().await?;
+        let changes = match self.own.joined_at {
+            Some(_) => self.state_changes(&timeline).await?,
+            None => Vec::new(),
+        };
+        // Whoever was seen here only is not seen any more.
+        if self.head.encrypted && self.own.left_at.is_some_and(|left| left > self.span.seen()) {
+            for member in self.joined_members().await? {
+                devices.went.insert(member);
+            }
+        }
+        let (state, _) = self.state_events(&timeline, &changes).await?;
+        let mut out = Vec::with_capacity(1024);
+        let mut body = Object::new(&mut out);
+        self.write_timeline(&mut body, &timeline, &state).await?;
+        body.events("account_data", account.rooms.get(&self.room).unwrap_or(&Vec::new()));
+        body.end();
+        Ok(out)
+    }
+
+    /// The last events after the client's token, as many as it wants, and whether there are more.
+    async fn timeline(&mut self) -> Result<Timeline, Error> {
+        let span = self.span;
+        let filter = &span.filter.room.timeline;
+        let limit = filter.limit(span.inner.config.timeline_limit, span.inner.config.max_limit);
+        let start = if self.anew { Position::MIN } else { span.seen() };
+        let mut events: Vec<Visible> = Vec::new();
+        let mut limited = false;
+        let mut end = self.until;
+        // A page of hidden events must not stop the search, nor may a room of nothing else make it endless.
+        let mut left = limit * 10 + 100;
+        while !limited && left > 0 && end > start && filter.wants_room(self.id) {
+            let page = (limit + 1 - events.len()).max(8).min(left);
+            let from = Bound::Excluded((self.room, start));
+            let to = Bound::Included((self.room, end));
+            let rows = span.snapshot.range(&schema::TIMELINE, from, to, Direction::Backward, page).await?;
+            let Some((last, _)) = rows.last() else { break };
+            end = Position(last.1.0 - 1);
+            left -= rows.len();
+            let nos: Vec<EventNo> = rows.iter().map(|(_, no)| *no).collect();
+            let loaded = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
+            for (no, event) in nos.into_iter().zip(loaded) {
+                let Some(event) = event else { continue };
+                // One's own leaving is always told.
+                let own = self.own.event == Some(no);
+                let membership = self.eyes.look(&event).await?;
+                if (membership.is_none() && !own) || !filter.wants(&event) {
+                    continue;
+                }
+                if events.len() == limit {
+                    limited = true;
+                    break;
+                }
+                events.push(Visible { no, event, membership: membership.or(own.then_some(self.own.membership)) });
+            }
+        }
+        events.reverse();
+        let (prev_batch, start) = match events.first().map(|first| &first.event.header) {
+            Some(header) => {
+                let position = header.at.unwrap_or_default();
+                let before = HistoryToken { depth: header.depth, position: Position(position.0.saturating_sub(1)) };
+                (before.to_string(), header.before.unwrap_or_default())
+            }
+            None => (span.to.to_string(), root_at(span.snapshot, self.room, self.until).await?),
+        };
+        Ok(Timeline { events, limited, prev_batch, start })
+    }
+
+    /// How the state changed from what the client has to the beginning (or the end) of the timeline. Members only where
+    /// all of them are wanted, or those who changed.
+    async fn state_changes(&self, timeline: &Timeline) -> Result<Vec<Change>, Error> {
+        let span = self.span;
+        let after = match span.state_after {
+            true => root_at(span.snapshot, self.room, self.until).await?,
+            false => timeline.start,
+        };
+        let whole = self.anew || span.full_state;
+        let before = match whole {
+            true => Root::EMPTY,
+            false => root_at(span.snapshot, self.room, span.seen()).await?,
+        };
+        let lazy = span.filter.room.state.lazy_load_members;
+        let mut changes = self.eyes.state.changes_of(Class::Others, before, after).await?;
+        if !lazy {
+            changes.extend(self.eyes.state.changes_of(Class::Members, before, after).await?);
+            return Ok(changes);
+        }
+        changes.extend(self.lazy_members(timeline, before, after, whole).await?);
+        Ok(changes)
+    }
+
+    /// The members who matter for the timeline: who sent it, and the user. The client has some of them already.
+    async fn lazy_members(
+        &self,
+        timeline: &Timeline,
+        before: Root,
+        after: Root,
+        whole: bool,
+    ) -> Result<Vec<Change>, Error> {
+        let span = self.span;
+        let me = span.viewer.user.as_str();
+        let mut users: BTreeSet<&str> = timeline.events.iter().map(|it| it.event.header.sender.as_str()).collect();
+        if whole {
+            users.insert(me);
+        }
+        let keys = users.iter().map(|user| (self.room, "m.room.member".to_owned(), (*user).to_owned()));
+        let keys = span.snapshot.get_many(&schema::STATE_KEYS, keys).await?;
+        let mut found = Vec::new();
+        for key in keys.into_iter().flatten() {
+            if let Some(event) = self.eyes.state.get(after, key).await? {
+                found.push(Change { key, before: None, after: Some(event) });
+            }
+        }
+        if !whole {
+            // A changed member whom the client may know must not stay as it was.
+            for change in self.eyes.state.changes_of(Class::Members, before, after).await? {
+                if !found.iter().any(|known| known.key == change.key) {
+                    found.push(change);
+                }
+            }
+        }
+        if span.filter.room.state.include_redundant_members {
+            return Ok(found);
+        }
+        let wanted = found.iter().filter_map(|change| change.after).collect();
+        let from = if whole { None } else { span.from };
+        let who = (span.viewer.user_no, span.viewer.device.as_str(), self.room);
+        let unsent: BTreeSet<EventNo> = span.inner.lazy.unsent(who, from, span.to, wanted).into_iter().collect();
+        Ok(found.into_iter().filter(|change| change.after.is_some_and(|no| unsent.contains(&no))).collect())
+    }
+
+    /// The state as events, and whether memberships changed anywhere in this answer.
+    async fn state_events(&mut self, timeline: &Timeline, changes: &[Change]) -> Result<(Vec<Vec<u8>>, bool), Error> {
+        let span = self.span;
+        let nos: Vec<EventNo> = changes.iter().filter_map(|change| change.after).collect();
+        let loaded = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
+        let filter = &span.filter.room.state;
+        let mut members_changed = timeline.events.iter().any(|it| it.event.header.kind == "m.room.member");
+        let mut events = Vec::with_capacity(nos.len());
+        for (no, event) in nos.into_iter().zip(loaded) {
+            let Some(event) = event else { continue };
+            members_changed |= event.header.kind == "m.room.member";
+            if filter.wants(&event) && filter.wants_room(self.id) {
+                events.push(Visible { no, event, membership: None });
+            }
+        }
+        Ok((render(&self.eyes, self.audience(), &events).await?, members_changed))
+    }
+
+    fn audience(&self) -> Audience<'a> {
+        let viewer = self.span.viewer;
+        Audience { device: &viewer.device, user_id: viewer.user.as_str(), now_ms: self.span.now_ms, room_id: None }
+    }
+
+    async fn write_timeline(&self, body: &mut Object<'_>, timeline: &Timeline, state: &[Vec<u8>]) -> Result<(), Error> {
+        let mut events = render(&self.eyes, self.audience(), &timeline.events).await?;
+        let mut state = state.to_vec();
+        if let Some(fields) = &self.span.filter.event_fields {
+            for event in events.iter_mut().chain(&mut state) {
+                *event = crate::filter::reduce(event, fields);
+            }
+        }
+        let mut object = Object::new(body.key("timeline"));
+        object.array("events", &events).plain("limited", timeline.limited).str("prev_batch", &timeline.prev_batch);
+        object.end();
+        body.events(if self.span.state_after { "state_after" } else { "state" }, &state);
+        Ok(())
+    }
+
+    /// Who came into or went out of an encrypted room.
+    async fn device_news(&self, devices: &mut DeviceNews) -> Result<(), Error> {
+        let span = self.span;
+        if !self.head.encrypted || span.from.is_none() {
+            return Ok(());
+        }
+        if self.anew {
+            devices.came.extend(self.joined_members().await?);
+            return Ok(());
+        }
+        let before = root_at(span.snapshot, self.room, span.seen()).await?;
+        let after = root_at(span.snapshot, self.room, self.until).await?;
+        for change in self.eyes.state.changes_of(Class::Members, before, after).await? {
+            let nos: Vec<EventNo> = [change.before, change.after].into_iter().flatten().collect();
+            let events = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
+            let Some(Some(event)) = events.last() else { continue };
+            let Some(user) = &event.header.state_key else { continue };
+            let Some(user) = span.inner.store.names().user(span.snapshot, user).await? else { continue };
+            let joined = |no: Option<EventNo>| {
+                let at = no.and_then(|no| nos.iter().position(|other| *other == no));
+                at.and_then(|at| events[at].as_ref()).is_some_and(|event| membership_of(event) == Membership::Join)
+            };
+            match (joined(change.before), joined(change.after)) {
+                (false, true) => devices.came.insert(user),
+                (true, false) => devices.went.insert(user),
+                _ => false,
+            };
+        }
+        Ok(())
+    }
+
+    async fn joined_members(&self) -> Result<Vec<UserNo>, Error> {
+        let rows = self.span.snapshot.scan(&schema::MEMBERS, &self.room, Direction::Forward, usize::MAX).await?;
+        let joined = rows.into_iter().filter(|(_, member)| member.membership == Membership::Join);
+        Ok(joined.map(|((_, user), _)| user).collect())
+    }
+
+    /// Typing, receipts and user-defined ephemeral events after the client's token.
+    async fn ephemeral(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let span = self.span;
+        let filter = &span.filter.room.ephemeral;
+        let mut events = Vec::new();
+        if !filter.wants_room(self.id) {
+            return Ok(events);
+        }
+        let bus = span.inner.store.bus();
+        let place = if self.anew { 0 } else { span.from.map_or(0, |from| from.place) };
+        if filter.wants_kind("m.typing", None) {
+            let typing = bus.who_types(self.room, span.now_ms);
+            if typing.place > place && (!self.anew || !typing.users.is_empty()) {
+                let mut content = Vec::new();
+                let mut object = Object::new(&mut content);
+                object.strings("user_ids", &typing.users);
+                object.end();
+                events.push(typed("m.typing", &content));
+            }
+        }
+        if filter.wants_kind("m.receipt", None) {
+            events.extend(self.receipts().await?);
+        }
+        for event in bus.events_after(self.room, place, span.now_ms) {
+            if event.place <= span.to.place && filter.wants_kind(&event.kind, Some(&event.sender)) {
+                let mut out = Vec::new();
+                let mut object = Object::new(&mut out);
+                object.str("type", &event.kind).str("sender", &event.sender).raw("content", &event.content);
+                object.plain("origin_server_ts", event.ts);
+                object.end();
+                events.push(out);
+            }
+        }
+        Ok(events)
+    }
+
+    async fn write_unread(&self, body: &mut Object<'_>) -> Result<(), Error> {
+        let span = self.span;
+        let apart = span.filter.room.timeline.unread_thread_notifications;
+        let mut unread = counts::unread(span, self.room, &self.head).await?;
+        if !apart {
+            unread.merge_threads();
+        }
+        let mut object = Object::new(body.key("unread_notifications"));
+        object.plain("notification_count", unread.main.notifications).plain("highlight_count", unread.main.highlights);
+        object.end();
+        if apart && !unread.threads.is_empty() {
+            let mut threads = Object::new(body.key("unread_thread_notifications"));
+            for (root, count) in &unread.threads {
+                let mut object = Object::new(threads.key(root));
+                object.plain("notification_count", count.notifications).plain("highlight_count", count.highlights);
+                object.end();
+            }
+            threads.end();
+        }
+        Ok(())
+    }
+
+    pub(super) fn span(&self) -> &Span<'a> {
+        self.span
+    }
+
+    pub(super) fn room(&self) -> RoomNo {
+        self.room
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    pub(super) fn eyes(&self) -> &Eyes<'a> {
+        &self.eyes
+    }
+
+    pub(super) fn is_anew(&self) -> bool {
+        self.anew
+    }
+}

@@ -1,0 +1,273 @@
+//! `/sync` (Client-Server API, "Syncing"): built from a snapshot at one position. A room costs something only if it
+//! changed after the client's token.
+
+mod account;
+mod devices;
+mod joined;
+pub(crate) mod lazy;
+mod summary;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use stoa_store::{Direction, Membership, Position, RoomNo, Snapshot, rows::rooms::OwnMembership, schema};
+use tokio::time::Instant;
+
+use self::{account::AccountNews, devices::DeviceNews, joined::RoomWork};
+use crate::{Error, Filter, Inner, View, Viewer, json::Object, token::SyncToken};
+
+/// What a client asks for.
+#[derive(Clone, Debug)]
+pub struct SyncRequest {
+    /// Who asks.
+    pub viewer: Viewer,
+    /// The token of the last answer.
+    pub since: Option<String>,
+    /// What is wanted.
+    pub filter: Arc<Filter>,
+    /// Whether the whole state of all rooms is wanted, also with a token.
+    pub full_state: bool,
+    /// Whether the state is wanted as it is after the timeline (`use_state_after`).
+    pub state_after: bool,
+    /// How long to wait for something new, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// What one answer covers: after `from`, up to and with `to`.
+pub(crate) struct Span<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) viewer: &'a Viewer,
+    pub(crate) filter: &'a Filter,
+    pub(crate) from: Option<SyncToken>,
+    pub(crate) to: SyncToken,
+    pub(crate) full_state: bool,
+    pub(crate) state_after: bool,
+    pub(crate) now_ms: u64,
+}
+
+impl Span<'_> {
+    /// The position that the client has seen.
+    pub(crate) fn seen(&self) -> Position {
+        self.from.map_or(Position::MIN, |from| from.position)
+    }
+}
+
+/// Answers of rooms, by membership; and whether there is anything at all.
+#[derive(Default)]
+struct Rooms {
+    join: Vec<(Arc<str>, Vec<u8>)>,
+    invite: Vec<(Arc<str>, Vec<u8>)>,
+    knock: Vec<(Arc<str>, Vec<u8>)>,
+    leave: Vec<(Arc<str>, Vec<u8>)>,
+}
+
+impl View {
+    /// Answers a `/sync`; waits for something new if there is nothing and the client lets it.
+    ///
+    /// # Errors
+    /// Where the token is not ours or the engine fails.
+    pub async fn sync(&self, request: SyncRequest) -> Result<Vec<u8>, Error> {
+        let since = request.since.as_deref().map(SyncToken::parse).transpose()?;
+        let wait = request.timeout_ms.min(self.inner.config.max_wait_ms);
+        let waits = wait > 0 && since.is_some() && !request.full_state;
+        let deadline = Instant::now() + Duration::from_millis(wait);
+        let waiter = waits.then(|| self.inner.waiters.enter(request.viewer.user_no));
+        loop {
+            // Listening begins before looking, so that nothing falls between.
+            let bell = waiter.as_ref().map(|waiter| waiter.bell.clone());
+            let rung = bell.as_ref().map(|bell| bell.notified());
+            let mut rung = std::pin::pin!(rung);
+            if let Some(rung) = rung.as_mut().as_pin_mut() {
+                rung.enable();
+            }
+            let (answer, news) = self.look(&request, since).await?;
+            let Some(rung) = rung.as_mut().as_pin_mut() else { return Ok(answer) };
+            if news || self.is_stopping() {
+                return Ok(answer);
+            }
+            if tokio::time::timeout_at(deadline, rung).await.is_err() {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Builds one answer, and says whether there is anything new in it.
+    async fn look(&self, request: &SyncRequest, since: Option<SyncToken>) -> Result<(Vec<u8>, bool), Error> {
+        let inner = &*self.inner;
+        let store = &inner.store;
+        // In this order: whatever the snapshot has beyond these is told the next time.
+        let to = SyncToken { place: store.bus().place(), position: store.who().position() };
+        // A token from the future is from before a restore: only everything is right then.
+        let from = since.filter(|since| since.position <= to.position);
+        let snapshot = store.snapshot().await?;
+        let mut span = Span {
+            inner,
+            snapshot: &snapshot,
+            viewer: &request.viewer,
+            filter: &request.filter,
+            from,
+            to,
+            full_state: request.full_state,
+            state_after: request.state_after,
+            now_ms: inner.env.now_ms(),
+        };
+        // More messages than fit into one answer: then the whole answer ends where they do.
+        let (messages, until) = span.to_device().await?;
+        span.to.position = until;
+        span.build(messages).await
+    }
+}
+
+impl Span<'_> {
+    async fn build(&self, to_device: Vec<Vec<u8>>) -> Result<(Vec<u8>, bool), Error> {
+        let account = self.account_news().await?;
+        let mut devices = DeviceNews::default();
+        let rooms = self.rooms(&account, &mut devices).await?;
+        let lists = self.device_lists(devices).await?;
+        let news = self.from.is_none()
+            || !account.global.is_empty()
+            || !rooms.is_empty()
+            || !to_device.is_empty()
+            || !lists.is_empty();
+
+        let mut out = Vec::with_capacity(1024);
+        let mut body = Object::new(&mut out);
+        body.str("next_batch", &self.to.to_string());
+        if !account.global.is_empty() {
+            body.events("account_data", &account.global);
+        }
+        if !to_device.is_empty() {
+            body.events("to_device", &to_device);
+        }
+        if !lists.is_empty() {
+            let mut object = Object::new(body.key("device_lists"));
+            object.strings("changed", &lists.changed).strings("left", &lists.left);
+            object.end();
+        }
+        self.write_key_counts(&mut body).await?;
+        rooms.write(&mut body);
+        body.end();
+        Ok((out, news))
+    }
+
+    async fn write_key_counts(&self, body: &mut Object<'_>) -> Result<(), Error> {
+        let Viewer { user_no, device, .. } = self.viewer;
+        let counts = stoa_store::rows::keys::counts(self.snapshot, *user_no, device).await?;
+        let mut object = Object::new(body.key("device_one_time_keys_count"));
+        // Clients take an absent algorithm for "unknown" and would upload no keys.
+        if !counts.one_time.contains_key("signed_curve25519") {
+            object.plain("signed_curve25519", 0);
+        }
+        for (algorithm, count) in &counts.one_time {
+            object.plain(algorithm, count);
+        }
+        object.end();
+        body.strings("device_unused_fallback_key_types", &counts.unused_fallback);
+        Ok(())
+    }
+
+    /// All rooms that have something to say.
+    async fn rooms(&self, account: &AccountNews, devices: &mut DeviceNews) -> Result<Rooms, Error> {
+        let mut rooms = Rooms::default();
+        for (room, own) in self.candidates(account).await? {
+            let id = self.inner.store.names().room_id(self.snapshot, room).await?;
+            if !self.filter.wants_room(&id) {
+                continue;
+            }
+            let fresh = own.at > self.seen();
+            match own.membership {
+                Membership::Join => {
+                    let work = RoomWork::open(self, room, &id, own).await?;
+                    if let Some(body) = work.joined(account, devices).await? {
+                        rooms.join.push((id, body));
+                    }
+                }
+                Membership::Invite if fresh || self.full_state => {
+                    rooms.invite.push((id, stripped("invite_state", &own)))
+                }
+                Membership::Knock if fresh || self.full_state => rooms.knock.push((id, stripped("knock_state", &own))),
+                Membership::Leave | Membership::Ban if self.wants_left(&own, fresh) => {
+                    let work = RoomWork::open(self, room, &id, own).await?;
+                    let body = work.left(account, devices).await?;
+                    rooms.leave.push((id, body));
+                }
+                _ => {}
+            }
+        }
+        Ok(rooms)
+    }
+
+    fn wants_left(&self, own: &OwnMembership, fresh: bool) -> bool {
+        // Who begins anew is told of rooms that were left only on request.
+        let told = if self.from.is_some() && !self.full_state { fresh } else { self.filter.room.include_leave };
+        told && !own.forgotten
+    }
+
+    /// The user's rooms that may have something new, with the user's membership.
+    async fn candidates(&self, account: &AccountNews) -> Result<BTreeMap<RoomNo, OwnMembership>, Error> {
+        let user = self.viewer.user_no;
+        let who = self.inner.store.who();
+        let all = self.from.is_none() || self.full_state;
+        let mut wanted: BTreeSet<RoomNo> = BTreeSet::new();
+        let mut found = BTreeMap::new();
+        if let Some(from) = self.from.filter(|_| !all) {
+            wanted.extend(who.changed_rooms(user, from.position));
+            let live = self.inner.store.bus().rooms_after(from.place);
+            wanted.extend(live.into_iter().filter(|room| who.is_joined(*room, user)));
+            wanted.extend(account.rooms.keys());
+            wanted.extend(&account.read);
+        }
+        if all || who.user_last(user) > self.seen() {
+            let rows = self.snapshot.scan(&schema::MEMBERSHIPS, &user, Direction::Forward, usize::MAX).await?;
+            for ((_, room), own) in rows {
+                if all || own.at > self.seen() || wanted.contains(&room) {
+                    found.insert(room, own);
+                }
+            }
+        } else {
+            let rooms: Vec<RoomNo> = wanted.into_iter().collect();
+            let rows = self.snapshot.get_many(&schema::MEMBERSHIPS, rooms.iter().map(|room| (user, *room))).await?;
+            found.extend(rooms.into_iter().zip(rows).filter_map(|(room, own)| Some((room, own?))));
+        }
+        Ok(found)
+    }
+}
+
+fn stripped(name: &str, own: &OwnMembership) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut room = Object::new(&mut out);
+    let mut state = Object::new(room.key(name));
+    state.raw("events", own.stripped.as_deref().unwrap_or(b"[]"));
+    state.end();
+    room.end();
+    out
+}
+
+impl Rooms {
+    fn is_empty(&self) -> bool {
+        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+    }
+
+    fn write(&self, body: &mut Object<'_>) {
+        if self.is_empty() {
+            return;
+        }
+        let mut object = Object::new(body.key("rooms"));
+        for (name, rooms) in
+            [("join", &self.join), ("invite", &self.invite), ("knock", &self.knock), ("leave", &self.leave)]
+        {
+            if !rooms.is_empty() {
+                let mut by_id = Object::new(object.key(name));
+                for (id, room) in rooms {
+                    by_id.raw(id, room);
+                }
+                by_id.end();
+            }
+        }
+        object.end();
+    }
+}

@@ -1,0 +1,115 @@
+//! Waiting: who long-polls, and waking them when the feed or the live bus brings something for them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+use roaring::RoaringBitmap;
+use stoa_store::{Fact, Heard, Store, UserNo};
+use tokio::sync::{Notify, broadcast::error::RecvError};
+
+#[derive(Default)]
+struct Waiting {
+    /// Who waits: what is intersected with the members of a room.
+    users: RoaringBitmap,
+    /// How to wake them, and how many of their devices wait.
+    bells: HashMap<UserNo, (Arc<Notify>, u32)>,
+}
+
+/// All who wait.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    waiting: Mutex<Waiting>,
+}
+
+/// Somebody who waits; no longer, when dropped.
+pub(crate) struct Waiter {
+    waiters: Arc<Waiters>,
+    user: UserNo,
+    pub(crate) bell: Arc<Notify>,
+}
+
+impl Waiters {
+    /// Registers a user who is going to wait, once for everything.
+    pub(crate) fn enter(self: &Arc<Self>, user: UserNo) -> Waiter {
+        let mut waiting = self.waiting.lock();
+        waiting.users.insert(user.0);
+        let (bell, count) = waiting.bells.entry(user).or_default();
+        *count += 1;
+        Waiter { waiters: self.clone(), user, bell: bell.clone() }
+    }
+
+    fn wake(&self, store: &Store, fact: &Fact) {
+        let mut waiting = self.waiting.lock();
+        if waiting.users.is_empty() {
+            return;
+        }
+        let who = store.who();
+        let woken = match *fact {
+            Fact::Event { room, .. } | Fact::Room { room, .. } => who.local_among(room, &waiting.users),
+            Fact::Member { user, local, .. } if local => RoaringBitmap::from_iter([user.0]),
+            Fact::Member { .. } => return,
+            Fact::User { user, .. } => RoaringBitmap::from_iter([user.0]),
+            Fact::Devices { user, .. } => who.neighbours(user) & &waiting.users,
+        };
+        waiting.ring(&woken);
+    }
+
+    /// Wakes everyone: at the end, and when something was missed.
+    pub(crate) fn wake_all(&self) {
+        let mut waiting = self.waiting.lock();
+        let all = waiting.users.clone();
+        waiting.ring(&all);
+    }
+
+    /// How many devices wait.
+    pub(crate) fn count(&self) -> usize {
+        self.waiting.lock().bells.values().map(|(_, count)| *count as usize).sum()
+    }
+
+    /// Listens to feed and bus, and wakes. Ends when the store does.
+    pub(crate) async fn run(self: Arc<Self>, store: Store) {
+        let mut feed = store.feed();
+        let mut bus = store.bus().listen();
+        loop {
+            tokio::select! {
+                heard = feed.next() => match heard {
+                    Heard::Commit(commit) => commit.facts.iter().for_each(|fact| self.wake(&store, fact)),
+                    Heard::Missed => self.wake_all(),
+                    Heard::End => break,
+                },
+                heard = bus.recv() => match heard {
+                    Ok(room) => {
+                        let mut waiting = self.waiting.lock();
+                        let woken = store.who().local_among(room, &waiting.users);
+                        waiting.ring(&woken);
+                    }
+                    Err(RecvError::Lagged(_)) => self.wake_all(),
+                    Err(RecvError::Closed) => break,
+                },
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn ring(&mut self, users: &RoaringBitmap) {
+        for user in users {
+            if let Some((bell, _)) = self.bells.get(&UserNo(user)) {
+                bell.notify_waiters();
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        let mut waiting = self.waiters.waiting.lock();
+        if let Some((_, count)) = waiting.bells.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.bells.remove(&self.user);
+                waiting.users.remove(self.user.0);
+            }
+        }
+    }
+}
