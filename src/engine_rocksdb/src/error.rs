@@ -49,3 +49,14 @@ fn advice(said: &str) -> Option<&'static str> {
 pub(crate) fn incomplete(error: &rocksdb::Error) -> bool {
     error.kind() == ErrorKind::Incomplete
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_can_mend_is_said() {
+        assert!(advice("IO error: No space left on device: While appending to file: x.log").is_some());
+        assert_eq!(advice("Corruption: block checksum mismatch"), None);
+    }
+}

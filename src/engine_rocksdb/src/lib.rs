@@ -26,10 +26,10 @@ pub use tuning::Options;
 /// Column families are only made while opening, so reading needs no lock on them.
 type Db = DBWithThreadMode<SingleThreaded>;
 
-/// A database in a folder, open in this process alone. A clone is the same database.
+/// A database in a folder, open in this process alone.
 ///
-/// The folder is free again when every clone, every snapshot and every read of theirs is gone.
-#[derive(Clone)]
+/// The folder is free again when it, every snapshot of it and every read of theirs is gone. A commit that was begun is
+/// done also when its answer is dropped.
 pub struct RocksDb {
     core: Arc<Core>,
 }
@@ -52,8 +52,8 @@ impl RocksDb {
     /// [`Error::Failed`], with what to do about it where we know.
     pub fn open(path: &Path, options: Options) -> Result<Arc<Self>> {
         let tuning = tuning::Tuning::new(&options);
-        let db = Db::open_cf_descriptors(&tuning.database(), path, tuning.families())
-            .map_err(|error| error::opening(path, &error))?;
+        let db = tuning.families().and_then(|families| Db::open_cf_descriptors(&tuning.database(), path, families));
+        let db = db.map_err(|error| error::opening(path, &error))?;
         let core = Core {
             db,
             gate: RwLock::new(()),

@@ -38,7 +38,7 @@ impl Reader for View {
     fn get_many(&self, keys: Vec<(Space, Bytes)>) -> Answer<'_, Vec<Option<Bytes>>> {
         let mut lookup = Lookup::new(keys);
         if lookup.keys.len() <= INLINE_KEYS {
-            match lookup.read(self.snapshot.core(), self.snapshot.cached()) {
+            match lookup.read_cached(self.snapshot.core(), self.snapshot.cached()) {
                 Ok(()) if lookup.missing.is_empty() => return Answer::now(Ok(lookup.values)),
                 Ok(()) => {}
                 Err(error) => return Answer::now(Err(error)),
@@ -81,14 +81,23 @@ impl Lookup {
         Lookup { keys, values, missing }
     }
 
-    /// Reads what is missing, as far as the options let it.
-    pub(crate) fn read(&mut self, core: &Core, options: &ReadOptions) -> Result<()> {
-        let wanted = std::mem::take(&mut self.missing);
-        if let [index] = wanted.as_slice() {
-            let (space, key) = &self.keys[*index];
+    /// Reads what is missing, as far as it can be had without the disk; the options have to say that it may not be
+    /// touched. One by one, because RocksDB's reading of many keys goes to the disk whatever the options say.
+    pub(crate) fn read_cached(&mut self, core: &Core, options: &ReadOptions) -> Result<()> {
+        for index in std::mem::take(&mut self.missing) {
+            let (space, key) = &self.keys[index];
             let found = core.db.get_pinned_cf_opt(core.family(*space)?, key, options);
-            return self.found(*index, found);
+            self.found(index, found)?;
         }
+        Ok(())
+    }
+
+    /// Reads what is missing.
+    pub(crate) fn read(&mut self, core: &Core, options: &ReadOptions) -> Result<()> {
+        if self.missing.len() == 1 {
+            return self.read_cached(core, options);
+        }
+        let wanted = std::mem::take(&mut self.missing);
         for space in Space::ALL {
             let here: Vec<usize> = wanted.iter().copied().filter(|index| self.keys[*index].0 == space).collect();
             if here.is_empty() {

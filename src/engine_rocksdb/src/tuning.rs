@@ -33,6 +33,9 @@ impl Default for Options {
 /// One budget: the block cache has most of it, and the write buffers are charged to that cache, so what is written
 /// takes from what is cached and the sum stays. Indexes and filters are partitioned blocks in the same cache instead of
 /// growing beside it. The eighth that is left is for what RocksDB does not charge: compaction, table readers, iterators.
+///
+/// Write buffers are full, each by itself, at less than half of `buffer_bytes`. Where flushing does not keep up they grow
+/// beyond that, up to the whole; then writers wait.
 pub(crate) struct Tuning {
     pub(crate) cache: Cache,
     pub(crate) buffers: WriteBufferManager,
@@ -45,10 +48,8 @@ impl Tuning {
     pub(crate) fn new(options: &Options) -> Self {
         let budget = options.memory_bytes.max(16 * MIB);
         let cache = Cache::new_hyper_clock_cache(budget - budget / 8, 0);
-        let buffer_bytes = (budget / 4).min(512 * MIB);
-        // Not stalling: the limit is soft for the moment that a flush takes. Each family stalls by itself when its own
-        // buffers are full.
-        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(buffer_bytes, false, cache.clone());
+        let buffer_bytes = (budget / 2).min(1024 * MIB);
+        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(buffer_bytes, true, cache.clone());
         let cores = std::thread::available_parallelism().map_or(2, |cores| i32::try_from(cores.get()).unwrap_or(2));
         let jobs = if options.background_jobs > 0 { options.background_jobs } else { cores.clamp(2, 8) };
         Tuning { cache, buffers, buffer_bytes, jobs, max_open_files: options.max_open_files }
@@ -64,7 +65,7 @@ impl Tuning {
         options.set_max_open_files(self.max_open_files);
         options.set_max_file_opening_threads(self.jobs);
         // Bounds the time that opening takes after a crash, and flushes families where little happens.
-        options.set_max_total_wal_size((self.buffer_bytes * 2).clamp(64 * MIB, 1024 * MIB) as u64);
+        options.set_max_total_wal_size(self.buffer_bytes.clamp(64 * MIB, 1024 * MIB) as u64);
         recovery(&mut options);
         // Writes to table files reach the disk in steps, not in one burst that holds up the log's syncs.
         options.set_bytes_per_sync(MIB as u64);
@@ -81,12 +82,16 @@ impl Tuning {
     }
 
     /// One column family a space.
-    pub(crate) fn families(&self) -> Vec<ColumnFamilyDescriptor> {
-        Space::ALL.into_iter().map(|space| ColumnFamilyDescriptor::new(space.name(), self.family(space))).collect()
+    pub(crate) fn families(&self) -> std::result::Result<Vec<ColumnFamilyDescriptor>, rocksdb::Error> {
+        let family = |space: Space| Ok(ColumnFamilyDescriptor::new(space.name(), self.family(space)?));
+        Space::ALL.into_iter().map(family).collect()
     }
 
-    fn family(&self, space: Space) -> rocksdb::Options {
-        let mut options = rocksdb::Options::default();
+    fn family(&self, space: Space) -> std::result::Result<rocksdb::Options, rocksdb::Error> {
+        let mut options = match space {
+            Space::Events => self.dictionary()?,
+            _ => rocksdb::Options::default(),
+        };
         options.set_level_compaction_dynamic_level_bytes(true);
         options.set_target_file_size_base(64 * MIB as u64);
         options.set_max_write_buffer_number(3);
@@ -101,7 +106,18 @@ impl Tuning {
             Space::Queues => self.queues(&mut options, &mut table),
         }
         options.set_block_based_table_factory(&table);
-        options
+        Ok(options)
+    }
+
+    /// Compression with a dictionary, for old data. RocksDB keeps what it has not compressed yet in memory until it has
+    /// the dictionary: a whole file, if nobody says how much. Only this text can say it.
+    fn dictionary(&self) -> std::result::Result<rocksdb::Options, rocksdb::Error> {
+        let sample = (self.buffer_bytes / 64).clamp(128 * KIB, 2 * MIB);
+        let dictionary = sample / 100;
+        rocksdb::Options::default().get_options_from_string(format!(
+            "bottommost_compression_opts={{window_bits=-14;level=3;strategy=0;enabled=true;max_dict_bytes={dictionary};\
+             zstd_max_train_bytes={sample};max_dict_buffer_bytes={sample}}}"
+        ))
     }
 
     fn table(&self) -> BlockBasedOptions {
@@ -121,10 +137,8 @@ impl Tuning {
 
     /// Written once, read often, large: blocks that compress well, with a dictionary because events are alike.
     fn events(&self, options: &mut rocksdb::Options, table: &mut BlockBasedOptions) {
-        options.set_write_buffer_size(self.buffer_bytes / 2);
+        options.set_write_buffer_size(self.buffer_bytes / 8);
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
-        options.set_bottommost_compression_options(-14, 3, 0, 16 * KIB as i32, true);
-        options.set_bottommost_zstd_max_train_bytes(1600 * KIB as i32, true);
         options.set_max_bytes_for_level_base(256 * MIB as u64);
         table.set_block_size(16 * KIB);
         // A third smaller than a bloom filter; new files, which are soon rewritten, get the one that is quicker to build.
@@ -133,7 +147,7 @@ impl Tuning {
 
     /// Small rows, read one by one: small blocks with a hash index inside, so that a read touches little.
     fn rows(&self, options: &mut rocksdb::Options, table: &mut BlockBasedOptions) {
-        options.set_write_buffer_size(self.buffer_bytes / 2);
+        options.set_write_buffer_size(self.buffer_bytes / 8);
         options.set_memtable_whole_key_filtering(true);
         options.set_memtable_prefix_bloom_ratio(0.02);
         table.set_block_size(4 * KIB);
@@ -143,7 +157,7 @@ impl Tuning {
 
     /// Scanned in order, and of small entries that share long prefixes.
     fn indexes(&self, options: &mut rocksdb::Options, table: &mut BlockBasedOptions) {
-        options.set_write_buffer_size(self.buffer_bytes / 2);
+        options.set_write_buffer_size(self.buffer_bytes / 8);
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         table.set_block_size(8 * KIB);
         table.set_bloom_filter(10.0, false);
@@ -152,7 +166,7 @@ impl Tuning {
     /// Written, read once, deleted: a file with many removals in a row is compacted at once, because every scan from the
     /// head of a queue would walk over them.
     fn queues(&self, options: &mut rocksdb::Options, table: &mut BlockBasedOptions) {
-        options.set_write_buffer_size((self.buffer_bytes / 4).min(32 * MIB));
+        options.set_write_buffer_size((self.buffer_bytes / 16).min(32 * MIB));
         options.set_max_bytes_for_level_base(64 * MIB as u64);
         options.set_target_file_size_base(16 * MIB as u64);
         options.add_compact_on_deletion_collector_factory(4096, 1024, 0.5);

@@ -52,7 +52,7 @@ impl Core {
             return self.db.write_opt(changes, &options).map_err(|error| failed(&error));
         }
         let _gate = self.gate.write();
-        if !self.holds(&batch.asserts, &ReadOptions::default())?.unwrap_or(false) {
+        if !self.holds(&batch.asserts)? {
             return Err(Error::Conflict);
         }
         self.db.write_opt(changes, &options).map_err(|error| failed(&error))
@@ -62,9 +62,7 @@ impl Core {
     fn write_now(&self, batch: &Batch) -> Option<Result<()>> {
         // Alone, because else RocksDB may put us into a group that waits for its sync.
         let _gate = self.gate.try_write()?;
-        let mut memory = ReadOptions::default();
-        memory.set_read_tier(ReadTier::BlockCache);
-        match self.holds(&batch.asserts, &memory) {
+        match self.holds_now(&batch.asserts) {
             Ok(Some(true)) => {}
             Ok(Some(false)) => return Some(Err(Error::Conflict)),
             Ok(None) => return None,
@@ -80,17 +78,20 @@ impl Core {
         }
     }
 
-    /// Whether all conditions hold; `None` where the options do not let us know.
-    fn holds(&self, asserts: &[Assert], options: &ReadOptions) -> Result<Option<bool>> {
-        if asserts.is_empty() {
-            return Ok(Some(true));
-        }
-        let mut lookup = Lookup::new(asserts.iter().map(|assert| (assert.space, assert.key.clone())).collect());
-        lookup.read(self, options)?;
-        if !lookup.missing.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(asserts.iter().zip(&lookup.values).all(|(assert, value)| assert.value == *value)))
+    /// Whether all conditions hold.
+    fn holds(&self, asserts: &[Assert]) -> Result<bool> {
+        let mut lookup = lookup(asserts);
+        lookup.read(self, &ReadOptions::default())?;
+        Ok(hold(asserts, &lookup))
+    }
+
+    /// The same without the disk; `None` where it is needed.
+    fn holds_now(&self, asserts: &[Assert]) -> Result<Option<bool>> {
+        let mut memory = ReadOptions::default();
+        memory.set_read_tier(ReadTier::BlockCache);
+        let mut lookup = lookup(asserts);
+        lookup.read_cached(self, &memory)?;
+        Ok(lookup.missing.is_empty().then(|| hold(asserts, &lookup)))
     }
 
     fn changes(&self, batch: &Batch) -> Result<WriteBatch> {
@@ -106,4 +107,12 @@ impl Core {
         }
         Ok(changes)
     }
+}
+
+fn lookup(asserts: &[Assert]) -> Lookup {
+    Lookup::new(asserts.iter().map(|assert| (assert.space, assert.key.clone())).collect())
+}
+
+fn hold(asserts: &[Assert], lookup: &Lookup) -> bool {
+    asserts.iter().zip(&lookup.values).all(|(assert, value)| assert.value == *value)
 }
