@@ -1,7 +1,7 @@
 //! Server access control lists (Client-Server API, "Server Access Control Lists (ACLs) for rooms").
 //!
 //! No regular expressions: a pattern is cut at its stars into pieces, each is looked for once, from left to right. The work
-//! for one list of the greatest size that an event can have stays below a millisecond, whoever wrote it.
+//! for one list of the greatest size that an event can have stays at about a millisecond, whoever wrote it.
 
 #![deny(clippy::indexing_slicing)]
 
@@ -122,7 +122,7 @@ fn fits(piece: &[u8], text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{prelude::*, test_runner::RngSeed};
 
     use super::*;
 
@@ -204,7 +204,12 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4000) })]
+        #![proptest_config(ProptestConfig {
+            cases: 1000,
+            rng_seed: RngSeed::Fixed(0xAC1),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn globs_match_what_they_should(pattern in "[ab?*]{0,9}", text in "[ab]{0,9}") {
             prop_assert_eq!(Glob::new(&pattern).unwrap().matches(text.as_bytes()), plainly(pattern.as_bytes(), text.as_bytes()));

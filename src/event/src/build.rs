@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use crate::{
     format::{
-        FormatError, MAX_AUTH_EVENTS, MAX_EVENT_BYTES, MAX_PREV_EVENTS, check_count, check_size,
-        redacts_of, room_of_create,
+        FormatError, MAX_AUTH_EVENTS, MAX_EVENT_BYTES, MAX_PREV_EVENTS, check_count, check_size, redacts_of,
+        room_of_create,
     },
     hash::{base64_encode, id_of_hash, sha256},
     ids::{MAX_ID_BYTES, OwnedEventId, OwnedRoomId, OwnedUserId, ServerName},
@@ -51,12 +51,7 @@ pub struct Draft {
 /// # Errors
 /// If the content is not canonical-able JSON ([`FormatError::BadJson`]), if something is too long or too many, or if the
 /// draft does not fit the room version.
-pub fn seal(
-    draft: Draft,
-    rules: &Rules,
-    server: &ServerName,
-    key: &SigningKey,
-) -> Result<Pdu, FormatError> {
+pub fn seal(draft: Draft, rules: &Rules, server: &ServerName, key: &SigningKey) -> Result<Pdu, FormatError> {
     check(&draft, rules)?;
     let mut content = Object::parse(&draft.content)?;
     let in_content = rules.redaction.updated;
@@ -75,14 +70,7 @@ pub fn seal(
     drop(content);
 
     let mut bytes = Vec::with_capacity(whole.len() + 1024);
-    write(
-        &draft,
-        &whole,
-        draft.redacts.as_ref().filter(|_| !in_content),
-        None,
-        None,
-        &mut bytes,
-    );
+    write(&draft, &whole, draft.redacts.as_ref().filter(|_| !in_content), None, None, &mut bytes);
     let hash = base64_encode(&sha256(&bytes));
 
     bytes.clear();
@@ -93,14 +81,7 @@ pub fn seal(
     bytes.clear();
     let signature = Some((server, key.id(), signature.as_str()));
     let top_redacts = draft.redacts.as_ref().filter(|_| !in_content);
-    let content = write(
-        &draft,
-        &whole,
-        top_redacts,
-        Some(&hash),
-        signature,
-        &mut bytes,
-    );
+    let content = write(&draft, &whole, top_redacts, Some(&hash), signature, &mut bytes);
     check_size("event", bytes.len(), MAX_EVENT_BYTES)?;
 
     let room_id = match draft.room_id {
@@ -138,23 +119,13 @@ fn check(draft: &Draft, rules: &Rules) -> Result<(), FormatError> {
         _ => {}
     }
     check_size("type", draft.kind.len(), MAX_ID_BYTES)?;
-    check_size(
-        "state_key",
-        draft.state_key.as_ref().map_or(0, String::len),
-        MAX_ID_BYTES,
-    )?;
+    check_size("state_key", draft.state_key.as_ref().map_or(0, String::len), MAX_ID_BYTES)?;
     check_size("event", draft.content.len(), 8 * MAX_EVENT_BYTES)?;
     check_count("prev_events", draft.prev_events.len(), MAX_PREV_EVENTS)?;
     check_count("auth_events", draft.auth_events.len(), MAX_AUTH_EVENTS)?;
-    for (field, n) in [
-        ("depth", draft.depth),
-        ("origin_server_ts", draft.origin_server_ts),
-    ] {
+    for (field, n) in [("depth", draft.depth), ("origin_server_ts", draft.origin_server_ts)] {
         if n > MAX_INT as u64 {
-            return Err(FormatError::WrongType {
-                field,
-                expected: "an integer from 0 to 2^53-1",
-            });
+            return Err(FormatError::WrongType { field, expected: "an integer from 0 to 2^53-1" });
         }
     }
     Ok(())
@@ -194,11 +165,7 @@ fn write(
         }
     };
     field(b",\"redacts\":", redacts.map(|id| id.as_str()), out);
-    field(
-        b",\"room_id\":",
-        draft.room_id.as_ref().map(|id| id.as_str()),
-        out,
-    );
+    field(b",\"room_id\":", draft.room_id.as_ref().map(|id| id.as_str()), out);
     field(b",\"sender\":", Some(draft.sender.as_str()), out);
     if let Some((server, key_id, signature)) = signature {
         field(b",\"signatures\":{", Some(server.as_str()), out);

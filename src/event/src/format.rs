@@ -95,27 +95,13 @@ impl Received {
     /// # Errors
     /// If it is not an event of that room version.
     pub fn read(json: Bytes, rules: &Rules) -> Result<Received, FormatError> {
-        let Shape {
-            pdu,
-            event,
-            signed,
-            signatures,
-        } = shape(&json, rules)?;
+        let Shape { pdu, event, signed, signatures } = shape(&json, rules)?;
         let signers = match event.get_object("content") {
             Some(content) => signers_of(&pdu, content, rules),
             None => Err(VerifyError::Malformed("content")),
         };
         let hash = check_content_hash(&event);
-        Ok(Received {
-            pdu: Pdu {
-                json: json.clone(),
-                ..pdu
-            },
-            signed,
-            signatures,
-            signers,
-            hash,
-        })
+        Ok(Received { pdu: Pdu { json: json.clone(), ..pdu }, signed, signatures, signers, hash })
     }
 
     /// The event as it came. Nothing of it is proven yet.
@@ -147,10 +133,7 @@ impl Received {
             let Some(of_server) = signatures.get_object(server.as_str()) else {
                 continue;
             };
-            let ids = of_server
-                .iter()
-                .map(|(id, _)| id)
-                .filter(|id| id.starts_with("ed25519:"));
+            let ids = of_server.iter().map(|(id, _)| id).filter(|id| id.starts_with("ed25519:"));
             keys.extend(ids.map(|id| (server.clone(), id.to_owned())));
         }
         Ok(keys)
@@ -162,12 +145,8 @@ impl Received {
     /// If one is missing or wrong, or was made with a key that is unknown or, from version 5 on, was not valid then.
     pub fn check_signatures(&self, rules: &Rules, keys: &impl Keys) -> Result<(), VerifyError> {
         let signatures = self.signatures()?;
-        let at = rules
-            .enforce_key_validity
-            .then_some(self.pdu.origin_server_ts);
-        self.signers()?
-            .iter()
-            .try_for_each(|server| verify_server(&self.signed, &signatures, server, keys, at))
+        let at = rules.enforce_key_validity.then_some(self.pdu.origin_server_ts);
+        self.signers()?.iter().try_for_each(|server| verify_server(&self.signed, &signatures, server, keys, at))
     }
 
     /// Checks the signatures and gives the event that may be used: the whole one, or its redacted form where the content
@@ -175,22 +154,13 @@ impl Received {
     ///
     /// # Errors
     /// As [`Received::check_signatures`].
-    pub fn verify(
-        self,
-        rules: &Rules,
-        keys: &impl Keys,
-    ) -> Result<(Pdu, ContentHash), VerifyError> {
+    pub fn verify(&self, rules: &Rules, keys: &impl Keys) -> Result<(Pdu, ContentHash), VerifyError> {
         self.check_signatures(rules, keys)?;
-        match self.hash {
-            ContentHash::Same => Ok((self.pdu, self.hash)),
-            ContentHash::Different => {
-                let redacted = self
-                    .pdu
-                    .redacted(rules)
-                    .map_err(|_| VerifyError::Malformed("event"))?;
-                Ok((redacted, self.hash))
-            }
-        }
+        let pdu = match self.hash {
+            ContentHash::Same => self.pdu.clone(),
+            ContentHash::Different => self.pdu.redacted(rules).map_err(|_| VerifyError::Malformed("event"))?,
+        };
+        Ok((pdu, self.hash))
     }
 
     /// Whether a policy server's key made the signature that stands under its name (Server-Server API, "Policy Servers").
@@ -198,12 +168,8 @@ impl Received {
         let Ok(signatures) = self.signatures() else {
             return false;
         };
-        let signature = signatures
-            .get_object(via)
-            .and_then(|of_server| of_server.get_str("ed25519:policy_server"));
-        signature
-            .and_then(crate::hash::base64_array)
-            .is_some_and(|signature| key.verify(&self.signed, &signature))
+        let signature = signatures.get_object(via).and_then(|of_server| of_server.get_str("ed25519:policy_server"));
+        signature.and_then(crate::hash::base64_array).is_some_and(|signature| key.verify(&self.signed, &signature))
     }
 
     fn signatures(&self) -> Result<Object<'_>, VerifyError> {
@@ -267,11 +233,7 @@ impl Pdu {
     /// # Errors
     /// If the bytes are not those of an event.
     pub fn redacted(&self, rules: &Rules) -> Result<Pdu, FormatError> {
-        Pdu::stored(
-            redact(&self.json, rules)?.into(),
-            self.event_id.clone(),
-            rules,
-        )
+        Pdu::stored(redact(&self.json, rules)?.into(), self.event_id.clone(), rules)
     }
 }
 
@@ -285,11 +247,7 @@ struct Shape<'a> {
 
 fn shape<'a>(json: &'a [u8], rules: &Rules) -> Result<Shape<'a>, FormatError> {
     if json.len() > MAX_RAW_BYTES {
-        return Err(FormatError::TooLarge {
-            what: "event",
-            size: json.len(),
-            limit: MAX_EVENT_BYTES,
-        });
+        return Err(FormatError::TooLarge { what: "event", size: json.len(), limit: MAX_EVENT_BYTES });
     }
     let (mut content, mut signatures) = (0..0, 0..0);
     let mut members = Vec::with_capacity(16);
@@ -301,10 +259,8 @@ fn shape<'a>(json: &'a [u8], rules: &Rules) -> Result<Shape<'a>, FormatError> {
         }
         members.push((member.key, member.value));
     }
-    let event = Object::from_members(members).map_err(|key| JsonError {
-        why: crate::json::Why::DuplicateKey(key),
-        at: json.len(),
-    })?;
+    let event = Object::from_members(members)
+        .map_err(|key| JsonError { why: crate::json::Why::DuplicateKey(key), at: json.len() })?;
     if json.len() > MAX_EVENT_BYTES {
         let mut canonical = Vec::with_capacity(json.len());
         event.write_canonical(&mut canonical);
@@ -326,12 +282,7 @@ fn shape<'a>(json: &'a [u8], rules: &Rules) -> Result<Shape<'a>, FormatError> {
         pdu.redacts = redacts_of(content_object);
     }
     pdu.content = content;
-    Ok(Shape {
-        pdu,
-        event,
-        signed,
-        signatures,
-    })
+    Ok(Shape { pdu, event, signed, signatures })
 }
 
 fn narrow(range: Range<usize>) -> Range<u32> {

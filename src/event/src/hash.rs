@@ -60,23 +60,14 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// The hash over everything but `hashes`, `signatures` and `unsigned`.
 pub fn content_hash(event: &Object<'_>) -> [u8; 32] {
     let mut bytes = Vec::with_capacity(1024);
-    event.write_if(&mut bytes, |key| {
-        !matches!(key, "hashes" | "signatures" | "unsigned")
-    });
+    event.write_if(&mut bytes, |key| !matches!(key, "hashes" | "signatures" | "unsigned"));
     sha256(&bytes)
 }
 
 /// Whether `hashes.sha256` is the content hash. A hash that is missing or is not base64 differs.
 pub fn check_content_hash(event: &Object<'_>) -> ContentHash {
-    let given = event
-        .get_object("hashes")
-        .and_then(|hashes| hashes.get_str("sha256"))
-        .and_then(base64_array::<32>);
-    if given == Some(content_hash(event)) {
-        ContentHash::Same
-    } else {
-        ContentHash::Different
-    }
+    let given = event.get_object("hashes").and_then(|hashes| hashes.get_str("sha256")).and_then(base64_array::<32>);
+    if given == Some(content_hash(event)) { ContentHash::Same } else { ContentHash::Different }
 }
 
 /// The bytes that are signed and that make the event's id: its redacted form without signatures.
@@ -94,9 +85,7 @@ pub fn reference_hash(event: &Object<'_>, rules: &Rules) -> [u8; 32] {
 /// The id of an event, from its hash or, in versions 1 and 2, from its field. `None` if that is no event id.
 pub fn event_id(event: &Object<'_>, rules: &Rules) -> Option<OwnedEventId> {
     match rules.event_id {
-        EventIdFormat::Given => event
-            .get_str("event_id")
-            .and_then(|id| EventId::parse(id).ok()),
+        EventIdFormat::Given => event.get_str("event_id").and_then(|id| EventId::parse(id).ok()),
         format => id_of_hash(&reference_hash(event, rules), format),
     }
 }

@@ -197,17 +197,12 @@ impl<'a> Object<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Object<'a>, JsonError> {
         match Value::parse(bytes)? {
             Value::Object(object) => Ok(object),
-            _ => Err(JsonError {
-                why: Why::NotAnObject,
-                at: 0,
-            }),
+            _ => Err(JsonError { why: Why::NotAnObject, at: 0 }),
         }
     }
 
     /// Takes members in any order. Says which key stands twice.
-    pub(crate) fn from_members(
-        members: Vec<(Cow<'a, str>, Value<'a>)>,
-    ) -> Result<Object<'a>, String> {
+    pub(crate) fn from_members(members: Vec<(Cow<'a, str>, Value<'a>)>) -> Result<Object<'a>, String> {
         let mut object = Object { members };
         let sorted = object.members.is_sorted_by(|a, b| a.0 < b.0);
         if !sorted {
@@ -229,10 +224,7 @@ impl<'a> Object<'a> {
 
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Value<'a>> {
-        self.find(key)
-            .ok()
-            .and_then(|at| self.members.get(at))
-            .map(|(_, v)| v)
+        self.find(key).ok().and_then(|at| self.members.get(at)).map(|(_, v)| v)
     }
 
     /// The value of a key, to change it.
@@ -255,10 +247,7 @@ impl<'a> Object<'a> {
     pub fn insert(&mut self, key: impl Into<Cow<'a, str>>, value: Value<'a>) -> Option<Value<'a>> {
         let key = key.into();
         match self.find(&key) {
-            Ok(at) => self
-                .members
-                .get_mut(at)
-                .map(|slot| std::mem::replace(&mut slot.1, value)),
+            Ok(at) => self.members.get_mut(at).map(|slot| std::mem::replace(&mut slot.1, value)),
             Err(at) => {
                 self.members.insert(at, (key, value));
                 None

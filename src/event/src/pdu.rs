@@ -92,9 +92,7 @@ impl Pdu {
 
     /// The raw `content` object.
     pub fn content(&self) -> &[u8] {
-        self.json
-            .get(self.content.start as usize..self.content.end as usize)
-            .unwrap_or_default()
+        self.json.get(self.content.start as usize..self.content.end as usize).unwrap_or_default()
     }
 
     /// Reads `content` as a type. Fails where a field has another shape than the type asks for.

@@ -34,16 +34,9 @@ pub fn redact_content(kind: &str, content: &[u8], rules: &Rules) -> Result<Vec<u
 
 /// Appends the redacted form of an event. Without `signatures` it is what is signed and hashed: redaction takes
 /// `unsigned` away anyway.
-pub(crate) fn write_redacted(
-    event: &Object<'_>,
-    rules: &RedactionRules,
-    signatures: bool,
-    out: &mut Vec<u8>,
-) {
+pub(crate) fn write_redacted(event: &Object<'_>, rules: &RedactionRules, signatures: bool, out: &mut Vec<u8>) {
     let kind = event.get_str("type").unwrap_or_default();
-    let kept = event
-        .iter()
-        .filter(|(key, _)| keeps_top(key, rules) && (signatures || *key != "signatures"));
+    let kept = event.iter().filter(|(key, _)| keeps_top(key, rules) && (signatures || *key != "signatures"));
     out.push(b'{');
     for (i, (key, value)) in kept.enumerate() {
         if i > 0 {
@@ -52,9 +45,7 @@ pub(crate) fn write_redacted(
         write_string(key, out);
         out.push(b':');
         match (key, value) {
-            ("content", Value::Object(content)) => {
-                write_redacted_content(kind, content, rules, out)
-            }
+            ("content", Value::Object(content)) => write_redacted_content(kind, content, rules, out),
             _ => value.write_canonical(out),
         }
     }
@@ -62,15 +53,9 @@ pub(crate) fn write_redacted(
 }
 
 /// Appends what redaction leaves of a content.
-pub(crate) fn write_redacted_content(
-    kind: &str,
-    content: &Object<'_>,
-    rules: &RedactionRules,
-    out: &mut Vec<u8>,
-) {
+pub(crate) fn write_redacted_content(kind: &str, content: &Object<'_>, rules: &RedactionRules, out: &mut Vec<u8>) {
     if kind == "m.room.member" && rules.updated && content.get("third_party_invite").is_some() {
-        return without_invite_details(content)
-            .write_if(out, |key| keeps_content(kind, key, rules));
+        return without_invite_details(content).write_if(out, |key| keeps_content(kind, key, rules));
     }
     content.write_if(out, |key| keeps_content(kind, key, rules));
 }
@@ -91,8 +76,8 @@ fn without_invite_details<'a>(content: &Object<'a>) -> Object<'a> {
 
 fn keeps_top(key: &str, rules: &RedactionRules) -> bool {
     match key {
-        "event_id" | "type" | "room_id" | "sender" | "state_key" | "content" | "hashes"
-        | "signatures" | "depth" | "prev_events" | "auth_events" | "origin_server_ts" => true,
+        "event_id" | "type" | "room_id" | "sender" | "state_key" | "content" | "hashes" | "signatures" | "depth"
+        | "prev_events" | "auth_events" | "origin_server_ts" => true,
         "origin" | "membership" | "prev_state" => !rules.updated,
         _ => false,
     }
@@ -109,8 +94,7 @@ fn keeps_content(kind: &str, key: &str, rules: &RedactionRules) -> bool {
         ("m.room.join_rules", "allow") => rules.keep_join_rules_allow,
         (
             "m.room.power_levels",
-            "ban" | "events" | "events_default" | "kick" | "redact" | "state_default" | "users"
-            | "users_default",
+            "ban" | "events" | "events_default" | "kick" | "redact" | "state_default" | "users" | "users_default",
         ) => true,
         ("m.room.power_levels", "invite") => rules.updated,
         ("m.room.aliases", "aliases") => rules.keep_aliases,

@@ -55,9 +55,7 @@ pub enum VerifyError {
         key_ids: Vec<Box<str>>,
     },
     /// It signed with a key that was no longer valid at the event's time; a newer reply may know better.
-    #[error(
-        "signed by {server} with the key {key_id}, which was valid only until {valid_until_ts}"
-    )]
+    #[error("signed by {server} with the key {key_id}, which was valid only until {valid_until_ts}")]
     ExpiredKey {
         /// Whose key.
         server: OwnedServerName,
@@ -88,17 +86,10 @@ impl SigningKey {
     /// # Errors
     /// If the version has other characters than letters, digits and underscores.
     pub fn from_seed(seed: &[u8; 32], version: &str) -> Result<SigningKey, KeyError> {
-        if version.is_empty()
-            || !version
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-        {
+        if version.is_empty() || !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
             return Err(KeyError::Version);
         }
-        Ok(SigningKey {
-            key: ed25519_dalek::SigningKey::from_bytes(seed),
-            id: format!("ed25519:{version}").into(),
-        })
+        Ok(SigningKey { key: ed25519_dalek::SigningKey::from_bytes(seed), id: format!("ed25519:{version}").into() })
     }
 
     /// Reads `ed25519 VERSION SEED`, the line that Synapse keeps in its `signing.key`.
@@ -111,20 +102,13 @@ impl SigningKey {
             return Err(KeyError::Algorithm);
         }
         let version = words.next().ok_or(KeyError::Version)?;
-        let seed = words
-            .next()
-            .and_then(base64_array::<32>)
-            .ok_or(KeyError::Bytes)?;
+        let seed = words.next().and_then(base64_array::<32>).ok_or(KeyError::Bytes)?;
         SigningKey::from_seed(&seed, version)
     }
 
     /// The line that [`SigningKey::parse`] reads. A secret.
     pub fn to_line(&self) -> String {
-        format!(
-            "ed25519 {} {}",
-            self.version(),
-            base64_encode(self.key.as_bytes())
-        )
+        format!("ed25519 {} {}", self.version(), base64_encode(self.key.as_bytes()))
     }
 
     /// `ed25519:version`.
@@ -169,9 +153,7 @@ impl VerifyKey {
     /// # Errors
     /// If they are no point on the curve.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<VerifyKey, KeyError> {
-        VerifyingKey::from_bytes(bytes)
-            .map(VerifyKey)
-            .map_err(|_| KeyError::Point)
+        VerifyingKey::from_bytes(bytes).map(VerifyKey).map_err(|_| KeyError::Point)
     }
 
     /// A key from base64.
@@ -194,9 +176,7 @@ impl VerifyKey {
 
     /// Whether this key made that signature over these bytes.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        self.0
-            .verify(message, &Signature::from_bytes(signature))
-            .is_ok()
+        self.0.verify(message, &Signature::from_bytes(signature)).is_ok()
     }
 }
 
@@ -234,14 +214,9 @@ pub(crate) fn verify_server(
     let Some(of_server) = signatures.get(server.as_str()) else {
         return Err(VerifyError::NotSigned(server.to_owned()));
     };
-    let of_server = of_server
-        .as_object()
-        .ok_or(VerifyError::Malformed("signatures"))?;
+    let of_server = of_server.as_object().ok_or(VerifyError::Malformed("signatures"))?;
     let (mut right, mut unknown, mut expired) = (false, Vec::new(), None);
-    for (key_id, signature) in of_server
-        .iter()
-        .filter(|(id, _)| id.starts_with("ed25519:"))
-    {
+    for (key_id, signature) in of_server.iter().filter(|(id, _)| id.starts_with("ed25519:")) {
         let Some(known) = keys.key(server, key_id) else {
             unknown.push(key_id.into());
             continue;
@@ -250,37 +225,25 @@ pub(crate) fn verify_server(
             expired = Some((key_id, known.valid_until_ts));
             continue;
         }
-        let signature = signature
-            .as_str()
-            .ok_or(VerifyError::Malformed("signatures"))?;
+        let signature = signature.as_str().ok_or(VerifyError::Malformed("signatures"))?;
         if !base64_array(signature).is_some_and(|signature| known.key.verify(message, &signature)) {
-            return Err(VerifyError::Wrong {
-                server: server.to_owned(),
-                key_id: key_id.into(),
-            });
+            return Err(VerifyError::Wrong { server: server.to_owned(), key_id: key_id.into() });
         }
         right = true;
     }
     let server = || server.to_owned();
     match (right, expired) {
         (true, _) => Ok(()),
-        (false, _) if !unknown.is_empty() => Err(VerifyError::UnknownKeys {
-            server: server(),
-            key_ids: unknown,
-        }),
-        (false, Some((key_id, valid_until_ts))) => Err(VerifyError::ExpiredKey {
-            server: server(),
-            key_id: key_id.into(),
-            valid_until_ts,
-        }),
+        (false, _) if !unknown.is_empty() => Err(VerifyError::UnknownKeys { server: server(), key_ids: unknown }),
+        (false, Some((key_id, valid_until_ts))) => {
+            Err(VerifyError::ExpiredKey { server: server(), key_id: key_id.into(), valid_until_ts })
+        }
         (false, None) => Err(VerifyError::NotSigned(server())),
     }
 }
 
 fn signatures<'o, 'a>(object: &'o Object<'a>) -> Result<&'o Object<'a>, VerifyError> {
-    object
-        .get_object("signatures")
-        .ok_or(VerifyError::Malformed("signatures"))
+    object.get_object("signatures").ok_or(VerifyError::Malformed("signatures"))
 }
 
 /// The bytes of an object that are signed: all but `signatures` and `unsigned`.
@@ -291,12 +254,7 @@ fn json_bytes(object: &Object<'_>) -> Vec<u8> {
 }
 
 /// Puts a signature beside those that are there.
-fn add_signature(
-    object: &mut Object<'_>,
-    server: &ServerName,
-    key: &SigningKey,
-    signature: String,
-) -> bool {
+fn add_signature(object: &mut Object<'_>, server: &ServerName, key: &SigningKey, signature: String) -> bool {
     if object.get("signatures").is_none() {
         object.insert("signatures", Object::new().into());
     }
@@ -317,28 +275,16 @@ fn add_signature(
 ///
 /// # Errors
 /// If it has `signatures` of another shape.
-pub fn sign_object(
-    object: &mut Object<'_>,
-    server: &ServerName,
-    key: &SigningKey,
-) -> Result<(), VerifyError> {
+pub fn sign_object(object: &mut Object<'_>, server: &ServerName, key: &SigningKey) -> Result<(), VerifyError> {
     let signature = key.sign_base64(&json_bytes(object));
-    if add_signature(object, server, key, signature) {
-        Ok(())
-    } else {
-        Err(VerifyError::Malformed("signatures"))
-    }
+    if add_signature(object, server, key, signature) { Ok(()) } else { Err(VerifyError::Malformed("signatures")) }
 }
 
 /// Signs a JSON object; the result is canonical JSON.
 ///
 /// # Errors
 /// If it is not an object that can be signed.
-pub fn sign_json(
-    json: &[u8],
-    server: &ServerName,
-    key: &SigningKey,
-) -> Result<Vec<u8>, VerifyError> {
+pub fn sign_json(json: &[u8], server: &ServerName, key: &SigningKey) -> Result<Vec<u8>, VerifyError> {
     let mut object = Object::parse(json)?;
     sign_object(&mut object, server, key)?;
     Ok(Value::Object(object).to_canonical())
@@ -349,12 +295,7 @@ pub fn sign_json(
 ///
 /// # Errors
 /// If it is not an object that can be signed.
-pub fn sign_event(
-    json: &[u8],
-    rules: &Rules,
-    server: &ServerName,
-    key: &SigningKey,
-) -> Result<Vec<u8>, VerifyError> {
+pub fn sign_event(json: &[u8], rules: &Rules, server: &ServerName, key: &SigningKey) -> Result<Vec<u8>, VerifyError> {
     let mut event = Object::parse(json)?;
     let signature = key.sign_base64(&signed_bytes(&event, rules));
     if !add_signature(&mut event, server, key, signature) {
@@ -367,11 +308,7 @@ pub fn sign_event(
 ///
 /// # Errors
 /// If it did not, or not rightly, or with unknown keys.
-pub fn verify_object(
-    object: &Object<'_>,
-    server: &ServerName,
-    keys: &impl Keys,
-) -> Result<(), VerifyError> {
+pub fn verify_object(object: &Object<'_>, server: &ServerName, keys: &impl Keys) -> Result<(), VerifyError> {
     verify_server(&json_bytes(object), signatures(object)?, server, keys, None)
 }
 
@@ -389,16 +326,10 @@ pub fn signed_with(object: &Object<'_>, key: &VerifyKey) -> bool {
         return false;
     };
     let message = json_bytes(object);
-    all.iter()
-        .filter_map(|(_, of_server)| of_server.as_object())
-        .flat_map(Object::iter)
-        .any(|(key_id, signature)| {
-            key_id.starts_with("ed25519:")
-                && signature
-                    .as_str()
-                    .and_then(base64_array)
-                    .is_some_and(|signature| key.verify(&message, &signature))
-        })
+    all.iter().filter_map(|(_, of_server)| of_server.as_object()).flat_map(Object::iter).any(|(key_id, signature)| {
+        key_id.starts_with("ed25519:")
+            && signature.as_str().and_then(base64_array).is_some_and(|signature| key.verify(&message, &signature))
+    })
 }
 
 /// The servers that must have signed an event: the sender's, except for an invite by third-party id; in versions 1 and 2
@@ -417,15 +348,11 @@ pub(crate) fn signers_of(
     rules: &Rules,
 ) -> Result<Vec<OwnedServerName>, VerifyError> {
     let member = event.kind() == "m.room.member";
-    let by_third_party = member
-        && content.get_str("membership") == Some("invite")
-        && content.get_object("third_party_invite").is_some();
+    let by_third_party =
+        member && content.get_str("membership") == Some("invite") && content.get_object("third_party_invite").is_some();
     let mut servers = Vec::with_capacity(2);
     let mut add = |server: &ServerName| {
-        if !servers
-            .iter()
-            .any(|there: &OwnedServerName| there == server)
-        {
+        if !servers.iter().any(|there: &OwnedServerName| there == server) {
             servers.push(server.to_owned());
         }
     };
@@ -433,10 +360,7 @@ pub(crate) fn signers_of(
         add(event.sender().server_name());
     }
     if rules.event_id == EventIdFormat::Given {
-        add(event
-            .event_id()
-            .server_name()
-            .ok_or(VerifyError::Malformed("event_id"))?);
+        add(event.event_id().server_name().ok_or(VerifyError::Malformed("event_id"))?);
     }
     if member
         && rules.restricted
@@ -444,9 +368,7 @@ pub(crate) fn signers_of(
     {
         const FIELD: &str = "content.join_authorised_via_users_server";
         let user = user.as_str().ok_or(VerifyError::Malformed(FIELD))?;
-        add(UserId::parse(user)
-            .map_err(|_| VerifyError::Malformed(FIELD))?
-            .server_name());
+        add(UserId::parse(user).map_err(|_| VerifyError::Malformed(FIELD))?.server_name());
     }
     Ok(servers)
 }

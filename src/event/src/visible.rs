@@ -33,19 +33,13 @@ impl HistoryVisibility {
     pub fn of_content(content: &[u8]) -> HistoryVisibility {
         Object::parse(content)
             .ok()
-            .and_then(|content| {
-                content
-                    .get_str("history_visibility")
-                    .map(HistoryVisibility::parse)
-            })
+            .and_then(|content| content.get_str("history_visibility").map(HistoryVisibility::parse))
             .unwrap_or_default()
     }
 
     /// From the room's state event, if it has one.
     pub fn of_event(event: Option<&Pdu>) -> HistoryVisibility {
-        event.map_or_else(HistoryVisibility::default, |event| {
-            HistoryVisibility::of_content(event.content())
-        })
+        event.map_or_else(HistoryVisibility::default, |event| HistoryVisibility::of_content(event.content()))
     }
 }
 
@@ -97,10 +91,7 @@ pub struct Around<T> {
 impl<T: Copy> Around<T> {
     /// The event does not change it.
     pub fn same(value: T) -> Around<T> {
-        Around {
-            before: value,
-            after: value,
-        }
+        Around { before: value, after: value }
     }
 
     fn any(self, mut pleases: impl FnMut(T) -> bool) -> bool {
@@ -122,13 +113,12 @@ pub struct Viewpoint {
 /// Whether a user may see an event.
 pub fn user_may_see(view: &Viewpoint) -> bool {
     view.visibility.any(|visibility| {
-        view.membership
-            .any(|membership| match (visibility, membership) {
-                (HistoryVisibility::WorldReadable, _) | (_, Membership::Joined) => true,
-                (HistoryVisibility::Shared, _) => view.joined_later,
-                (HistoryVisibility::Invited, Membership::Invited) => true,
-                (HistoryVisibility::Invited | HistoryVisibility::Joined, _) => false,
-            })
+        view.membership.any(|membership| match (visibility, membership) {
+            (HistoryVisibility::WorldReadable, _) | (_, Membership::Joined) => true,
+            (HistoryVisibility::Shared, _) => view.joined_later,
+            (HistoryVisibility::Invited, Membership::Invited) => true,
+            (HistoryVisibility::Invited | HistoryVisibility::Joined, _) => false,
+        })
     })
 }
 
@@ -137,15 +127,8 @@ pub fn user_may_see(view: &Viewpoint) -> bool {
 ///
 /// That the server is in the room now, and that the ACL lets it speak, is asked elsewhere; being there counts as having
 /// joined later. A server that may not see an event still gets its redacted form, so that the graph holds together.
-pub fn server_may_see(
-    visibility: Around<HistoryVisibility>,
-    membership: Around<Membership>,
-) -> bool {
-    user_may_see(&Viewpoint {
-        visibility,
-        membership,
-        joined_later: true,
-    })
+pub fn server_may_see(visibility: Around<HistoryVisibility>, membership: Around<Membership>) -> bool {
+    user_may_see(&Viewpoint { visibility, membership, joined_later: true })
 }
 
 #[cfg(test)]
@@ -167,11 +150,7 @@ mod tests {
             for membership in [Outside, Membership::Invited, Membership::Joined] {
                 assert!(sees(WorldReadable, membership, later));
             }
-            for visibility in [
-                Shared,
-                HistoryVisibility::Invited,
-                HistoryVisibility::Joined,
-            ] {
+            for visibility in [Shared, HistoryVisibility::Invited, HistoryVisibility::Joined] {
                 assert!(sees(visibility, Membership::Joined, later));
             }
             assert_eq!(sees(Shared, Outside, later), later);
@@ -185,18 +164,11 @@ mod tests {
 
     #[test]
     fn a_change_of_visibility_is_seen_if_either_side_lets_it() {
-        let outsider = |before, after| {
-            user_may_see(&Viewpoint {
-                visibility: Around { before, after },
-                ..Viewpoint::default()
-            })
-        };
+        let outsider =
+            |before, after| user_may_see(&Viewpoint { visibility: Around { before, after }, ..Viewpoint::default() });
         assert!(outsider(WorldReadable, HistoryVisibility::Joined));
         assert!(outsider(HistoryVisibility::Joined, WorldReadable));
-        assert!(!outsider(
-            HistoryVisibility::Joined,
-            HistoryVisibility::Invited
-        ));
+        assert!(!outsider(HistoryVisibility::Joined, HistoryVisibility::Invited));
     }
 
     #[test]
@@ -208,59 +180,28 @@ mod tests {
                 joined_later: false,
             })
         };
-        for visibility in [
-            Shared,
-            HistoryVisibility::Invited,
-            HistoryVisibility::Joined,
-        ] {
+        for visibility in [Shared, HistoryVisibility::Invited, HistoryVisibility::Joined] {
             assert!(own(visibility, Outside, Membership::Joined), "joining");
             assert!(own(visibility, Membership::Joined, Outside), "leaving");
         }
-        assert!(own(
-            HistoryVisibility::Invited,
-            Outside,
-            Membership::Invited
-        ));
-        assert!(own(
-            HistoryVisibility::Invited,
-            Membership::Invited,
-            Outside
-        ));
-        assert!(!own(
-            HistoryVisibility::Joined,
-            Membership::Invited,
-            Outside
-        ));
+        assert!(own(HistoryVisibility::Invited, Outside, Membership::Invited));
+        assert!(own(HistoryVisibility::Invited, Membership::Invited, Outside));
+        assert!(!own(HistoryVisibility::Joined, Membership::Invited, Outside));
     }
 
     #[test]
     fn unknown_values_are_shared() {
         assert_eq!(HistoryVisibility::of_event(None), Shared);
-        for content in [
-            "{}",
-            r#"{"history_visibility":"secret"}"#,
-            r#"{"history_visibility":1}"#,
-            "[]",
-            "",
-        ] {
+        for content in ["{}", r#"{"history_visibility":"secret"}"#, r#"{"history_visibility":1}"#, "[]", ""] {
             assert_eq!(HistoryVisibility::of_content(content.as_bytes()), Shared);
         }
-        assert_eq!(
-            HistoryVisibility::of_content(br#"{"history_visibility":"joined"}"#),
-            HistoryVisibility::Joined
-        );
+        assert_eq!(HistoryVisibility::of_content(br#"{"history_visibility":"joined"}"#), HistoryVisibility::Joined);
     }
 
     #[test]
     fn memberships() {
-        assert_eq!(
-            Membership::of_content(br#"{"membership":"join"}"#),
-            Membership::Joined
-        );
-        assert_eq!(
-            Membership::of_content(br#"{"membership":"invite"}"#),
-            Membership::Invited
-        );
+        assert_eq!(Membership::of_content(br#"{"membership":"join"}"#), Membership::Joined);
+        assert_eq!(Membership::of_content(br#"{"membership":"invite"}"#), Membership::Invited);
         for other in ["leave", "ban", "knock", ""] {
             assert_eq!(Membership::parse(other), Outside);
         }
@@ -270,21 +211,9 @@ mod tests {
     fn a_server_is_what_its_strongest_user_is() {
         let was = |users: &[Membership]| Around::same(Membership::of_server(users.iter().copied()));
         assert!(server_may_see(Around::same(Shared), was(&[])));
-        assert!(!server_may_see(
-            Around::same(HistoryVisibility::Joined),
-            was(&[])
-        ));
-        assert!(!server_may_see(
-            Around::same(HistoryVisibility::Joined),
-            was(&[Outside, Membership::Invited])
-        ));
-        assert!(server_may_see(
-            Around::same(HistoryVisibility::Joined),
-            was(&[Outside, Membership::Joined])
-        ));
-        assert!(server_may_see(
-            Around::same(HistoryVisibility::Invited),
-            was(&[Outside, Membership::Invited])
-        ));
+        assert!(!server_may_see(Around::same(HistoryVisibility::Joined), was(&[])));
+        assert!(!server_may_see(Around::same(HistoryVisibility::Joined), was(&[Outside, Membership::Invited])));
+        assert!(server_may_see(Around::same(HistoryVisibility::Joined), was(&[Outside, Membership::Joined])));
+        assert!(server_may_see(Around::same(HistoryVisibility::Invited), was(&[Outside, Membership::Invited])));
     }
 }

@@ -30,19 +30,13 @@ fn key() -> SigningKey {
 }
 
 fn our_key(server_name: &ServerName, id: &str) -> Option<KnownKey> {
-    (server_name == server() && id == "ed25519:a_1").then(|| KnownKey {
-        key: key().verify_key(),
-        valid_until_ts: u64::MAX,
-    })
+    (server_name == server() && id == "ed25519:a_1")
+        .then(|| KnownKey { key: key().verify_key(), valid_until_ts: u64::MAX })
 }
 
 fn ruma_keys() -> ruma_signatures::PublicKeyMap {
     let key = Base64::new(key().verify_key().as_bytes().to_vec());
-    [(
-        "example.org".to_owned(),
-        [("ed25519:a_1".to_owned(), key)].into(),
-    )]
-    .into()
+    [("example.org".to_owned(), [("ed25519:a_1".to_owned(), key)].into())].into()
 }
 
 fn version() -> impl Strategy<Value = RoomVersionId> {
@@ -52,11 +46,7 @@ fn version() -> impl Strategy<Value = RoomVersionId> {
 fn draft(version: &RoomVersionId, kind: &str, content: &Value) -> Draft {
     let rules = Rules::of(version).unwrap();
     let create = rules.room_id_is_create_hash && kind == "m.room.create";
-    let room = if rules.room_id_is_create_hash {
-        EVENT_ID.replace('$', "!")
-    } else {
-        "!room:example.org".to_owned()
-    };
+    let room = if rules.room_id_is_create_hash { EVENT_ID.replace('$', "!") } else { "!room:example.org".to_owned() };
     let ids = |n: usize| vec![EventId::parse(EVENT_ID).unwrap(); n];
     Draft {
         room_id: (!create).then(|| RoomId::parse(&room).unwrap()),
@@ -78,9 +68,7 @@ fn ruma_object(json: &[u8]) -> CanonicalJsonObject {
 
 /// ruma keeps a `third_party_invite` that is no object, Synapse and we do not: kept out of the comparison.
 fn comparable(content: &Value) -> bool {
-    content
-        .get("third_party_invite")
-        .is_none_or(Value::is_object)
+    content.get("third_party_invite").is_none_or(Value::is_object)
 }
 
 proptest! {
@@ -187,39 +175,18 @@ proptest! {
 
 /// PKCS#8, which is the only form that ruma reads keys in.
 fn pkcs8(seed: &[u8; 32]) -> Vec<u8> {
-    let head = [
-        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
-        0x20,
-    ];
+    let head = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     head.into_iter().chain(*seed).collect()
 }
 
 #[test]
 fn version_3_ids_are_in_standard_base64() {
-    for (version, ruma) in [
-        (RoomVersionId::V3, "V3"),
-        (RoomVersionId::V4, "V4"),
-        (RoomVersionId::V5, "V5"),
-    ] {
+    for (version, ruma) in [(RoomVersionId::V3, "V3"), (RoomVersionId::V4, "V4"), (RoomVersionId::V5, "V5")] {
         let rules = Rules::of(&version).unwrap();
         for n in 0..200 {
-            let pdu = seal(
-                draft(&version, "m.room.message", &json!({ "n": n })),
-                &rules,
-                server(),
-                &key(),
-            )
-            .unwrap();
-            let hash = ruma_signatures::reference_hash(
-                &ruma_object(pdu.json()),
-                &version.rules().unwrap(),
-            )
-            .unwrap();
-            assert_eq!(
-                pdu.event_id().as_str(),
-                format!("${hash}"),
-                "version {ruma}"
-            );
+            let pdu = seal(draft(&version, "m.room.message", &json!({ "n": n })), &rules, server(), &key()).unwrap();
+            let hash = ruma_signatures::reference_hash(&ruma_object(pdu.json()), &version.rules().unwrap()).unwrap();
+            assert_eq!(pdu.event_id().as_str(), format!("${hash}"), "version {ruma}");
             let read = Pdu::read(pdu.json().clone(), &rules).unwrap();
             assert_eq!(read.event_id(), pdu.event_id());
         }
@@ -244,20 +211,15 @@ fn redactions_carry_what_they_redact_where_the_version_keeps_it() {
         } else {
             (&event["redacts"], &event["content"]["redacts"])
         };
-        assert_eq!(
-            (kept, not),
-            (&json!(EVENT_ID), &Value::Null),
-            "version {version}"
-        );
-        assert_eq!(
-            Pdu::read(pdu.json().clone(), &rules).unwrap().redacts(),
-            Some(&target)
-        );
-        assert_eq!(
-            Pdu::stored(pdu.json().clone(), pdu.event_id().clone(), &rules)
-                .unwrap()
-                .redacts(),
-            Some(&target)
-        );
+        assert_eq!((kept, not), (&json!(EVENT_ID), &Value::Null), "version {version}");
+        let object = ruma_object(pdu.json());
+        assert_eq!(serde_json::to_vec(&object).unwrap(), pdu.json().to_vec(), "not canonical");
+        let verified = ruma_signatures::verify_event(&ruma_keys(), &object, &version.rules().unwrap());
+        assert_eq!(verified.unwrap(), ruma_signatures::Verified::All);
+        let read = Pdu::read(pdu.json().clone(), &rules).unwrap();
+        let stored = Pdu::stored(pdu.json().clone(), pdu.event_id().clone(), &rules).unwrap();
+        for again in [read, stored] {
+            assert_eq!((again.redacts(), again.event_id()), (Some(&target), pdu.event_id()));
+        }
     }
 }

@@ -20,10 +20,7 @@ fn domain() -> &'static ServerName {
 }
 
 fn our_key(server: &ServerName, id: &str) -> Option<KnownKey> {
-    (server == domain() && id == "ed25519:1").then(|| KnownKey {
-        key: key().verify_key(),
-        valid_until_ts: u64::MAX,
-    })
+    (server == domain() && id == "ed25519:1").then(|| KnownKey { key: key().verify_key(), valid_until_ts: u64::MAX })
 }
 
 fn canonical_text(input: &str) -> String {
@@ -34,10 +31,7 @@ fn canonical_text(input: &str) -> String {
 fn canonical_json_examples() {
     let examples = [
         ("{}", "{}"),
-        (
-            "{\n    \"one\": 1,\n    \"two\": \"Two\"\n}",
-            r#"{"one":1,"two":"Two"}"#,
-        ),
+        ("{\n    \"one\": 1,\n    \"two\": \"Two\"\n}", r#"{"one":1,"two":"Two"}"#),
         (r#"{"b": "2", "a": "1"}"#, r#"{"a":"1","b":"2"}"#),
         (r#"{"b":"2","a":"1"}"#, r#"{"a":"1","b":"2"}"#),
         (
@@ -60,10 +54,7 @@ fn canonical_json_examples() {
 /// refuse it.
 #[test]
 fn numbers_in_other_notations_are_refused() {
-    assert_eq!(
-        canonical(br#"{"a": -0}"#).unwrap_err().why,
-        Why::NegativeZero
-    );
+    assert_eq!(canonical(br#"{"a": -0}"#).unwrap_err().why, Why::NegativeZero);
     assert_eq!(canonical(br#"{"b": 1e10}"#).unwrap_err().why, Why::Float);
 }
 
@@ -101,10 +92,7 @@ fn event_signing_minimal() {
         "signatures": {}, "hashes": {}, "type": "X", "content": {}, "prev_events": [], "auth_events": [],
         "depth": 3, "unsigned": { "age_ts": 1000000 }
     }));
-    assert_eq!(
-        signed["hashes"]["sha256"],
-        "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos"
-    );
+    assert_eq!(signed["hashes"]["sha256"], "5jM4wQpv6lnBo7CLIghJuHdW+s2CMBJPUOGOC89ncos");
     assert_eq!(
         signed["signatures"]["domain"]["ed25519:1"],
         "KxwGjPSDEtvnFgU00fwFz+l6d2pJM6XBIaMEn81SXPTRl16AqLAYqfIReFGZlHi5KLjAWbOoMszkwsQma+lYAg"
@@ -119,10 +107,7 @@ fn event_signing_redactable() {
         "origin_server_ts": 1000000, "type": "m.room.message", "room_id": "!r:domain", "sender": "@u:domain",
         "signatures": {}, "unsigned": { "age_ts": 1000000 }
     }));
-    assert_eq!(
-        signed["hashes"]["sha256"],
-        "onLKD1bGljeBWQhWZ1kaP9SorVmRQNdN5aM2JYU2n/g"
-    );
+    assert_eq!(signed["hashes"]["sha256"], "onLKD1bGljeBWQhWZ1kaP9SorVmRQNdN5aM2JYU2n/g");
     assert_eq!(
         signed["signatures"]["domain"]["ed25519:1"],
         "Wm+VzmOUOz08Ds+0NTWb1d4CZrVsJSikkeRxh6aCcUwu6pNC78FunoD7KNWzqFn241eYHYMGCA5McEiVPdhzBA"
@@ -137,8 +122,5 @@ fn key_lines_survive() {
     assert!(SigningKey::parse("ed25519 a-b YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1").is_err());
     assert!(SigningKey::parse("rsa 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1").is_err());
     assert!(SigningKey::parse("ed25519 1 YJDB").is_err());
-    assert!(
-        !format!("{:?}", key()).contains(SEED),
-        "a debug print must not show the seed"
-    );
+    assert!(!format!("{:?}", key()).contains(SEED), "a debug print must not show the seed");
 }

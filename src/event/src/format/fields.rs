@@ -46,12 +46,7 @@ pub(super) fn fields_of(
     })
 }
 
-fn room_id_of(
-    event: &Object<'_>,
-    kind: &str,
-    event_id: &EventId,
-    rules: &Rules,
-) -> Result<OwnedRoomId, FormatError> {
+fn room_id_of(event: &Object<'_>, kind: &str, event_id: &EventId, rules: &Rules) -> Result<OwnedRoomId, FormatError> {
     let given = short(event, "room_id")?;
     if rules.room_id_is_create_hash && kind == "m.room.create" {
         if given.is_some() {
@@ -74,62 +69,30 @@ pub(crate) fn room_of_create(event_id: &EventId) -> Result<OwnedRoomId, FormatEr
 
 /// 32 bytes in URL-safe base64.
 fn is_hash(text: &str) -> bool {
-    text.len() == 43
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    text.len() == 43 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 pub(crate) fn check_size(what: &'static str, size: usize, limit: usize) -> Result<(), FormatError> {
-    if size > limit {
-        Err(FormatError::TooLarge { what, size, limit })
-    } else {
-        Ok(())
-    }
+    if size > limit { Err(FormatError::TooLarge { what, size, limit }) } else { Ok(()) }
 }
 
-pub(crate) fn check_count(
-    field: &'static str,
-    count: usize,
-    limit: usize,
-) -> Result<(), FormatError> {
-    if count > limit {
-        Err(FormatError::TooMany {
-            field,
-            count,
-            limit,
-        })
-    } else {
-        Ok(())
-    }
+pub(crate) fn check_count(field: &'static str, count: usize, limit: usize) -> Result<(), FormatError> {
+    if count > limit { Err(FormatError::TooMany { field, count, limit }) } else { Ok(()) }
 }
 
-pub(super) fn object<'o, 'a>(
-    of: &'o Object<'a>,
-    field: &'static str,
-) -> Result<Option<&'o Object<'a>>, FormatError> {
+pub(super) fn object<'o, 'a>(of: &'o Object<'a>, field: &'static str) -> Result<Option<&'o Object<'a>>, FormatError> {
     match of.get(field) {
         None => Ok(None),
         Some(Value::Object(object)) => Ok(Some(object)),
-        Some(_) => Err(FormatError::WrongType {
-            field,
-            expected: "an object",
-        }),
+        Some(_) => Err(FormatError::WrongType { field, expected: "an object" }),
     }
 }
 
-pub(super) fn text<'o>(
-    of: &'o Object<'_>,
-    key: &str,
-    field: &'static str,
-) -> Result<Option<&'o str>, FormatError> {
+pub(super) fn text<'o>(of: &'o Object<'_>, key: &str, field: &'static str) -> Result<Option<&'o str>, FormatError> {
     match of.get(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(FormatError::WrongType {
-            field,
-            expected: "a string",
-        }),
+        Some(_) => Err(FormatError::WrongType { field, expected: "a string" }),
     }
 }
 
@@ -144,15 +107,10 @@ fn short<'o>(of: &'o Object<'_>, field: &'static str) -> Result<Option<&'o str>,
 fn count(of: &Object<'_>, field: &'static str) -> Result<u64, FormatError> {
     match of.get(field) {
         None => Err(FormatError::Missing(field)),
-        Some(value) => {
-            value
-                .as_int()
-                .and_then(|n| u64::try_from(n).ok())
-                .ok_or(FormatError::WrongType {
-                    field,
-                    expected: "an integer from 0 to 2^53-1",
-                })
-        }
+        Some(value) => value
+            .as_int()
+            .and_then(|n| u64::try_from(n).ok())
+            .ok_or(FormatError::WrongType { field, expected: "an integer from 0 to 2^53-1" }),
     }
 }
 
@@ -162,10 +120,7 @@ fn references(
     limit: usize,
     rules: &Rules,
 ) -> Result<Vec<OwnedEventId>, FormatError> {
-    let wrong = FormatError::WrongType {
-        field,
-        expected: "an array of event references",
-    };
+    let wrong = FormatError::WrongType { field, expected: "an array of event references" };
     let entries = match of.get(field) {
         None => return Err(FormatError::Missing(field)),
         Some(value) => value.as_array().ok_or_else(|| wrong.clone())?,
@@ -191,15 +146,10 @@ fn event_id_of(text: &str, field: &'static str) -> Result<OwnedEventId, FormatEr
 
 /// An id as versions 1 and 2 have them, with a server's name.
 fn given_event_id(text: &str) -> Result<OwnedEventId, FormatError> {
-    event_id_of(text, "event_id")
-        .ok()
-        .filter(|id| id.server_name().is_some())
-        .ok_or(FormatError::BadId("event_id"))
+    event_id_of(text, "event_id").ok().filter(|id| id.server_name().is_some()).ok_or(FormatError::BadId("event_id"))
 }
 
 /// What a redaction of version 11 or later redacts. It redacts nothing if that is no event id.
 pub(crate) fn redacts_of(content: &Object<'_>) -> Option<OwnedEventId> {
-    content
-        .get_str("redacts")
-        .and_then(|id| event_id_of(id, "content.redacts").ok())
+    content.get_str("redacts").and_then(|id| event_id_of(id, "content.redacts").ok())
 }

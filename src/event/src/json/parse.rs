@@ -21,16 +21,8 @@ pub(crate) struct Parser<'a> {
 impl<'a> Parser<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Parser<'a>, JsonError> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Parser {
-                text,
-                bytes,
-                at: 0,
-                levels: MAX_DEPTH,
-            }),
-            Err(e) => Err(JsonError {
-                why: Why::Utf8,
-                at: e.valid_up_to(),
-            }),
+            Ok(text) => Ok(Parser { text, bytes, at: 0, levels: MAX_DEPTH }),
+            Err(e) => Err(JsonError { why: Why::Utf8, at: e.valid_up_to() }),
         }
     }
 
@@ -64,10 +56,7 @@ impl<'a> Parser<'a> {
         let mut members = Vec::with_capacity(16);
         self.space();
         if self.next() != Some(b'{') {
-            return Err(JsonError {
-                why: Why::NotAnObject,
-                at: 0,
-            });
+            return Err(JsonError { why: Why::NotAnObject, at: 0 });
         }
         self.levels -= 1;
         self.each(b'}', |parser| {
@@ -75,11 +64,7 @@ impl<'a> Parser<'a> {
             parser.space();
             let start = parser.at;
             let value = read(parser, &key)?;
-            members.push(Member {
-                key,
-                range: start..parser.at,
-                value,
-            });
+            members.push(Member { key, range: start..parser.at, value });
             Ok(())
         })?;
         self.end()?;
@@ -92,11 +77,7 @@ impl<'a> Parser<'a> {
 
     /// An error at the byte that was read last, or at the end.
     fn unexpected<T>(&self, byte: Option<u8>) -> Result<T, JsonError> {
-        self.error(if byte.is_none() {
-            Why::End
-        } else {
-            Why::Syntax
-        })
+        self.error(if byte.is_none() { Why::End } else { Why::Syntax })
     }
 
     #[inline]
@@ -120,11 +101,7 @@ impl<'a> Parser<'a> {
 
     fn end(&mut self) -> Result<(), JsonError> {
         self.space();
-        if self.at == self.bytes.len() {
-            Ok(())
-        } else {
-            self.error(Why::Trailing)
-        }
+        if self.at == self.bytes.len() { Ok(()) } else { self.error(Why::Trailing) }
     }
 
     fn value(&mut self) -> Result<Value<'a>, JsonError> {
@@ -144,10 +121,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn nested(
-        &mut self,
-        read: fn(&mut Self) -> Result<Value<'a>, JsonError>,
-    ) -> Result<Value<'a>, JsonError> {
+    fn nested(&mut self, read: fn(&mut Self) -> Result<Value<'a>, JsonError>) -> Result<Value<'a>, JsonError> {
         let Some(levels) = self.levels.checked_sub(1) else {
             return self.error(Why::TooDeep);
         };
@@ -170,11 +144,7 @@ impl<'a> Parser<'a> {
     }
 
     /// What stands between brackets, separated by commas.
-    fn each(
-        &mut self,
-        close: u8,
-        mut read: impl FnMut(&mut Self) -> Result<(), JsonError>,
-    ) -> Result<(), JsonError> {
+    fn each(&mut self, close: u8, mut read: impl FnMut(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
         self.space();
         if self.peek() == Some(close) {
             self.at += 1;
@@ -345,11 +315,7 @@ impl<'a> Parser<'a> {
                 Some(_) => {}
                 None => return self.error(Why::End),
             }
-            let ended = open == 0
-                && matches!(
-                    self.peek(),
-                    None | Some(b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t')
-                );
+            let ended = open == 0 && matches!(self.peek(), None | Some(b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t'));
             if ended {
                 return Ok(());
             }
@@ -386,12 +352,7 @@ pub(super) fn from_serde(value: &serde_json::Value, levels: u8) -> Result<Value<
         serde_json::Value::String(text) => Value::String(Cow::Borrowed(text)),
         serde_json::Value::Array(items) => {
             let levels = inner()?;
-            Value::Array(
-                items
-                    .iter()
-                    .map(|item| from_serde(item, levels))
-                    .collect::<Result<_, _>>()?,
-            )
+            Value::Array(items.iter().map(|item| from_serde(item, levels)).collect::<Result<_, _>>()?)
         }
         serde_json::Value::Object(map) => {
             let levels = inner()?;
@@ -399,9 +360,7 @@ pub(super) fn from_serde(value: &serde_json::Value, levels: u8) -> Result<Value<
                 .iter()
                 .map(|(k, v)| Ok((Cow::Borrowed(k.as_str()), from_serde(v, levels)?)))
                 .collect::<Result<Vec<_>, JsonError>>()?;
-            Value::Object(
-                Object::from_members(members).map_err(|key| error(Why::DuplicateKey(key)))?,
-            )
+            Value::Object(Object::from_members(members).map_err(|key| error(Why::DuplicateKey(key)))?)
         }
     })
 }

@@ -19,17 +19,13 @@ pub(super) fn plain_len(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for word in words {
         let word = u64::from_le_bytes(*word);
-        let special =
-            below(word, 0x20) | below(word ^ (ONES * 0x22), 1) | below(word ^ (ONES * 0x5C), 1);
+        let special = below(word, 0x20) | below(word ^ (ONES * 0x22), 1) | below(word ^ (ONES * 0x5C), 1);
         if special != 0 {
             return len + (special.trailing_zeros() / 8) as usize;
         }
         len += 8;
     }
-    len + rest
-        .iter()
-        .take_while(|byte| !matches!(byte, 0..=0x1F | b'"' | b'\\'))
-        .count()
+    len + rest.iter().take_while(|byte| !matches!(byte, 0..=0x1F | b'"' | b'\\')).count()
 }
 
 pub(super) fn write_value(value: &Value<'_>, out: &mut Vec<u8>) {
@@ -54,10 +50,7 @@ pub(super) fn write_value(value: &Value<'_>, out: &mut Vec<u8>) {
 }
 
 /// Members that come in canonical order.
-pub(super) fn write_members<'v, 'a: 'v>(
-    members: impl Iterator<Item = (&'v str, &'v Value<'a>)>,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn write_members<'v, 'a: 'v>(members: impl Iterator<Item = (&'v str, &'v Value<'a>)>, out: &mut Vec<u8>) {
     out.push(b'{');
     for (i, (key, value)) in members.enumerate() {
         if i > 0 {
@@ -76,9 +69,7 @@ pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     let mut rest = text.as_bytes();
     out.push(b'"');
     loop {
-        let (plain, special) = rest
-            .split_at_checked(plain_len(rest))
-            .unwrap_or((rest, &[]));
+        let (plain, special) = rest.split_at_checked(plain_len(rest)).unwrap_or((rest, &[]));
         out.extend_from_slice(plain);
         let Some((&byte, after)) = special.split_first() else {
             break;
