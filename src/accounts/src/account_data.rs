@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use stoa_event::ids::{MAX_ID_BYTES, RoomId, UserId};
+use stoa_event::ids::{EventId, MAX_ID_BYTES, RoomId, UserId};
 use stoa_store::{
     RoomNo, Snapshot, Tx, UserNo,
     rows::{account_data, push_rules},
@@ -68,6 +68,18 @@ impl Accounts {
             None => None,
         };
         self.write_account_data(&snapshot, who.user_no, room, kind, json).await
+    }
+
+    /// Sets the fully read marker of a room (Client-Server API, "Fully read markers").
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where the user has nothing to do with the room
+    pub async fn set_fully_read(&self, who: &Who, room: &RoomId, event: &EventId) -> Result<()> {
+        let _guard = self.lock(who.user_no).await;
+        let snapshot = self.store().snapshot().await?;
+        let room = self.room_of(&snapshot, who.user_no, room).await?;
+        let json = serde_json::json!({ "event_id": event }).to_string();
+        self.write_account_data(&snapshot, who.user_no, Some(room), FULLY_READ, &json.into()).await
     }
 
     /// Writes a piece of account data; the user must be locked.

@@ -14,6 +14,7 @@ mod profile;
 pub mod push_rules;
 mod pushers;
 mod register;
+mod to_device;
 mod token;
 pub mod uia;
 mod users;

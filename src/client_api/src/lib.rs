@@ -1,9 +1,25 @@
 //! The handlers of the Client-Server API, one file a chapter of the specification. A handler only translates: it reads
 //! the request, calls one function of a lower floor, and words the answer.
 
+mod account;
+mod account_data;
+mod aliases;
 mod capabilities;
+mod create_room;
+mod devices;
+mod filter;
+mod live;
+mod login;
+mod membership;
 mod paths;
+mod profile;
+mod push_rules;
+mod pushers;
+mod register;
 mod routes;
+mod send;
+mod state;
+mod sync;
 mod throttle;
 mod versions;
 mod well_known;
@@ -17,8 +33,9 @@ use stoa_http::Limits;
 use stoa_media::Media;
 use stoa_rooms::Rooms;
 use stoa_store::Env;
+use stoa_view::View;
 
-pub use crate::routes::router;
+pub use crate::{account::end_account, routes::router};
 
 /// What the handlers themselves are told about the server.
 #[derive(Clone, Debug)]
@@ -36,6 +53,8 @@ pub struct Api {
     pub accounts: Accounts,
     /// Rooms, the write side.
     pub rooms: Rooms,
+    /// Rooms, the read side.
+    pub view: View,
     /// Files.
     pub media: Media,
     /// Rate limits.
@@ -55,4 +74,4 @@ macro_rules! parts {
         }
     )*};
 }
-parts!(accounts: Accounts, rooms: Rooms, media: Media, limits: Limits, env: Env, config: Arc<Config>);
+parts!(accounts: Accounts, rooms: Rooms, view: View, media: Media, limits: Limits, env: Env, config: Arc<Config>);

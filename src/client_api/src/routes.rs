@@ -3,7 +3,7 @@
 use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
-use crate::{Api, capabilities, throttle, versions, well_known};
+use crate::{Api, account, account_data, aliases, capabilities, create_room, devices, filter, live, login, membership, profile, push_rules, pushers, register, send, state, sync, throttle, versions, well_known};
 
 /// The whole API, with everything that happens around a request.
 pub fn router(api: Api) -> Router {
@@ -11,7 +11,23 @@ pub fn router(api: Api) -> Router {
         // One line a chapter, in the order of the specification.
         .merge(versions::routes())
         .merge(well_known::routes())
-        .merge(capabilities::routes());
+        .merge(account::routes())
+        .merge(account_data::routes())
+        .merge(devices::routes())
+        .merge(filter::routes())
+        .merge(login::routes())
+        .merge(profile::routes())
+        .merge(push_rules::routes())
+        .merge(pushers::routes())
+        .merge(register::routes())
+        .merge(capabilities::routes())
+        .merge(sync::routes())
+        .merge(create_room::routes())
+        .merge(membership::routes())
+        .merge(send::routes())
+        .merge(state::routes())
+        .merge(aliases::routes())
+        .merge(live::routes());
     let limited = chapters.route_layer(from_fn_with_state(api.clone(), throttle::throttle));
     layers::around(limited).with_state(api)
 }

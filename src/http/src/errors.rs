@@ -57,6 +57,19 @@ impl From<stoa_rooms::Error> for Error {
     }
 }
 
+impl From<stoa_view::Error> for Error {
+    fn from(error: stoa_view::Error) -> Self {
+        use stoa_view::Error as E;
+        let message = error.to_string();
+        match error {
+            E::NotFound(_) => Error::not_found(message),
+            E::Forbidden(_) => Error::forbidden(message),
+            E::InvalidParam(_) => Error::invalid_param(message),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<FormatError> for Error {
     fn from(error: FormatError) -> Self {
         use FormatError as E;

@@ -1,0 +1,135 @@
+//! The account of who asks (Client-Server API, "Account management", "Adding Account Administrative Contact
+//! Information", "Current account information").
+
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
+use http::StatusCode;
+use ruma_common::OwnedUserId;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use stoa_accounts::{
+    Accounts,
+    uia::{AuthData, Operation},
+};
+use stoa_http::{Body, Empty, Error, Json, Result, Who};
+use stoa_rooms::{Action, Change, Profile, Rooms};
+use stoa_store::Membership;
+
+use crate::{Api, paths::Paths};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .v3("/account/whoami", get(whoami))
+        .v3("/account/password", post(password))
+        .v3("/account/password/email/requestToken", post(unknown_contact))
+        .v3("/account/password/msisdn/requestToken", post(unknown_contact))
+        .v3("/account/deactivate", post(deactivate))
+        .v3("/account/3pid", get(contacts).post(no_contacts))
+        .v3("/account/3pid/add", post(no_contacts))
+        .v3("/account/3pid/bind", post(no_contacts))
+        .v3("/account/3pid/delete", post(forget_contact))
+        .v3("/account/3pid/unbind", post(forget_contact))
+        .v3("/account/3pid/email/requestToken", post(no_medium))
+        .v3("/account/3pid/msisdn/requestToken", post(no_medium))
+}
+
+/// `GET /_matrix/client/v3/account/whoami`
+async fn whoami(who: Who) -> Json<Value> {
+    Json(json!({ "user_id": who.user, "device_id": who.device, "is_guest": who.guest }))
+}
+
+#[derive(Deserialize)]
+struct Password {
+    auth: Option<AuthData>,
+    new_password: Option<String>,
+    logout_devices: Option<bool>,
+}
+
+/// `POST /_matrix/client/v3/account/password`
+async fn password(State(accounts): State<Accounts>, who: Who, Body(body): Body<Password>) -> Result<Empty> {
+    let Some(new) = body.new_password else {
+        // Some clients ask with an empty body for the flows.
+        let _ = accounts.confirm(&who, Operation::password(), None).await?;
+        return Err(Error::missing_param("new_password is missing"));
+    };
+    let logout = body.logout_devices.unwrap_or(true);
+    accounts.change_password(&who, &new, logout, body.auth.as_ref()).await?;
+    Ok(Empty {})
+}
+
+#[derive(Deserialize)]
+struct Deactivate {
+    auth: Option<AuthData>,
+    #[serde(default)]
+    erase: bool,
+}
+
+/// `POST /_matrix/client/v3/account/deactivate`
+async fn deactivate(
+    State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
+    who: Who,
+    Body(body): Body<Deactivate>,
+) -> Result<Json<Value>> {
+    let proof = accounts.confirm(&who, Operation::deactivate(), body.auth.as_ref()).await?;
+    let ended = accounts.deactivate(&who.user, body.erase).await;
+    accounts.settle(proof, ended)?;
+    leave_all(&rooms, &who.user).await?;
+    Ok(Json(json!({ "id_server_unbind_result": "no-support" })))
+}
+
+/// Ends an account and takes its user out of all rooms, as the administrator does. Doing it again leaves the rooms that
+/// were not left the first time.
+///
+/// # Errors
+/// Where there is no such account, or the store fails.
+pub async fn end_account(accounts: &Accounts, rooms: &Rooms, user: &OwnedUserId, erase: bool) -> Result<()> {
+    accounts.deactivate(user, erase).await?;
+    leave_all(rooms, user).await
+}
+
+async fn leave_all(rooms: &Rooms, user: &OwnedUserId) -> Result<()> {
+    for room in rooms.rooms_of(user, &[Membership::Join, Membership::Invite, Membership::Knock]).await? {
+        let leave = Change {
+            action: Action::Leave,
+            sender: user.clone(),
+            target: user.clone(),
+            reason: None,
+            content: Map::new(),
+            profile: Profile::default(),
+        };
+        if let Err(error) = rooms.change(&room, leave).await {
+            tracing::warn!(%room, %error, "a deactivated user could not leave a room");
+        }
+    }
+    Ok(())
+}
+
+/// `GET /_matrix/client/v3/account/3pid`
+async fn contacts(_: Who) -> Json<Value> {
+    Json(json!({ "threepids": [] }))
+}
+
+/// `POST /_matrix/client/v3/account/3pid`, `.../add`, `.../bind`
+async fn no_contacts(_: Who) -> Error {
+    stoa_accounts::Error::ThreepidDenied.into()
+}
+
+/// `POST /_matrix/client/v3/account/3pid/delete`, `.../unbind`
+async fn forget_contact(_: Who) -> Json<Value> {
+    Json(json!({ "id_server_unbind_result": "no-support" }))
+}
+
+/// `POST /_matrix/client/v3/account/3pid/email/requestToken`, `.../msisdn/requestToken`
+async fn no_medium() -> Error {
+    let why = "This server does not know e-mail addresses or phone numbers";
+    Error::new(StatusCode::BAD_REQUEST, "M_THREEPID_MEDIUM_NOT_SUPPORTED", why)
+}
+
+/// `POST /_matrix/client/v3/account/password/email/requestToken`, `.../msisdn/requestToken`
+async fn unknown_contact() -> Error {
+    Error::new(StatusCode::BAD_REQUEST, "M_THREEPID_NOT_FOUND", "No account has this address")
+}

@@ -1,0 +1,80 @@
+//! Room aliases and whether a room is listed (Client-Server API, "Room aliases", "Published room directory").
+
+use axum::{Router, extract::State, routing::get};
+use ruma_common::{OwnedRoomAliasId, OwnedRoomId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
+use stoa_rooms::Rooms;
+
+use crate::{Api, paths::Paths};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .v3("/directory/room/{roomAlias}", get(resolve).put(create).delete(delete))
+        .v3("/directory/list/room/{roomId}", get(listed).put(set_listed))
+}
+
+#[derive(Deserialize)]
+struct RoomIdBody {
+    room_id: OwnedRoomId,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Visibility {
+    #[default]
+    Public,
+    Private,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Listing {
+    #[serde(default)]
+    visibility: Visibility,
+}
+
+/// `GET /_matrix/client/v3/directory/room/{roomAlias}`. Needs no token.
+async fn resolve(State(rooms): State<Rooms>, Segments(alias): Segments<OwnedRoomAliasId>) -> Result<Json<Value>> {
+    let room_id = rooms.resolve_alias(&alias).await?;
+    Ok(Json(json!({ "room_id": room_id, "servers": [rooms.server()] })))
+}
+
+/// `PUT /_matrix/client/v3/directory/room/{roomAlias}`
+async fn create(
+    who: Who,
+    State(rooms): State<Rooms>,
+    Segments(alias): Segments<OwnedRoomAliasId>,
+    Body(body): Body<RoomIdBody>,
+) -> Result<Empty> {
+    match rooms.create_alias(&alias, &body.room_id, &who.user).await {
+        Err(error @ stoa_rooms::Error::AliasTaken) => {
+            Err(Error::new(http::StatusCode::CONFLICT, "M_UNKNOWN", error.to_string()))
+        }
+        other => Ok(other.map(|()| Empty {})?),
+    }
+}
+
+/// `DELETE /_matrix/client/v3/directory/room/{roomAlias}`
+async fn delete(who: Who, State(rooms): State<Rooms>, Segments(alias): Segments<OwnedRoomAliasId>) -> Result<Empty> {
+    rooms.delete_alias(&alias, &who.user, who.admin).await?;
+    Ok(Empty {})
+}
+
+/// `GET /_matrix/client/v3/directory/list/room/{roomId}`. Needs no token.
+async fn listed(State(rooms): State<Rooms>, Segments(room): Segments<OwnedRoomId>) -> Result<Json<Listing>> {
+    let visibility = if rooms.is_listed(&room).await? { Visibility::Public } else { Visibility::Private };
+    Ok(Json(Listing { visibility }))
+}
+
+/// `PUT /_matrix/client/v3/directory/list/room/{roomId}`
+async fn set_listed(
+    who: Who,
+    State(rooms): State<Rooms>,
+    Segments(room): Segments<OwnedRoomId>,
+    Body(body): Body<Listing>,
+) -> Result<Empty> {
+    let public = matches!(body.visibility, Visibility::Public);
+    rooms.set_listed(&room, &who.user, who.admin, public).await?;
+    Ok(Empty {})
+}

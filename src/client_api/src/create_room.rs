@@ -1,0 +1,115 @@
+//! Creating rooms (Client-Server API, "Creation").
+
+use axum::{Router, extract::State, routing::post};
+use ruma_common::{OwnedRoomId, OwnedUserId, RoomVersionId};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use stoa_accounts::Accounts;
+use stoa_http::{Body, Error, Json, Result, Who};
+use stoa_rooms::{CreateRoom, InitialState, Preset, Rooms};
+
+use crate::{
+    Api,
+    membership::{local, profile},
+    paths::Paths,
+};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new().v3("/createRoom", post(create))
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Visibility {
+    #[default]
+    Private,
+    Public,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum PresetName {
+    PrivateChat,
+    PublicChat,
+    TrustedPrivateChat,
+}
+
+#[derive(Deserialize)]
+struct FirstState {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    state_key: String,
+    content: Map<String, Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Request {
+    visibility: Visibility,
+    room_alias_name: Option<String>,
+    name: Option<String>,
+    topic: Option<String>,
+    invite: Vec<OwnedUserId>,
+    invite_3pid: Vec<Value>,
+    room_version: Option<String>,
+    creation_content: Map<String, Value>,
+    initial_state: Vec<FirstState>,
+    preset: Option<PresetName>,
+    is_direct: bool,
+    power_level_content_override: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Response {
+    room_id: OwnedRoomId,
+}
+
+/// `POST /_matrix/client/v3/createRoom`
+async fn create(
+    who: Who,
+    State(rooms): State<Rooms>,
+    State(accounts): State<Accounts>,
+    Body(request): Body<Request>,
+) -> Result<Json<Response>> {
+    if !request.invite_3pid.is_empty() {
+        return Err(Error::forbidden("This server does not invite by third-party identifiers"));
+    }
+    let mut invite = Vec::with_capacity(request.invite.len());
+    for user in request.invite {
+        local(&rooms, &user)?;
+        if !invite.iter().any(|(other, _)| *other == user) && user != who.user {
+            let profile = profile(&accounts, &user).await?;
+            invite.push((user, profile));
+        }
+    }
+    let preset = match (request.preset, request.visibility) {
+        (Some(PresetName::PrivateChat), _) | (None, Visibility::Private) => Preset::PrivateChat,
+        (Some(PresetName::TrustedPrivateChat), _) => Preset::TrustedPrivateChat,
+        (Some(PresetName::PublicChat), _) | (None, Visibility::Public) => Preset::PublicChat,
+    };
+    let version = request.room_version.map(|version| {
+        RoomVersionId::try_from(version).map_err(|error| {
+            Error::new(http::StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION", error.to_string())
+        })
+    });
+    let state = |it: FirstState| InitialState { kind: it.kind, state_key: it.state_key, content: it.content };
+    let room_id = rooms
+        .create(CreateRoom {
+            profile: profile(&accounts, &who.user).await?,
+            creator: who.user.clone(),
+            version: version.transpose()?,
+            preset,
+            listed: request.visibility == Visibility::Public,
+            alias: request.room_alias_name,
+            name: request.name,
+            topic: request.topic,
+            invite,
+            is_direct: request.is_direct,
+            creation_content: request.creation_content,
+            initial_state: request.initial_state.into_iter().map(state).collect(),
+            power_levels: request.power_level_content_override,
+        })
+        .await?;
+    Ok(Json(Response { room_id }))
+}

@@ -1,0 +1,130 @@
+//! Login, logout and refreshing (Client-Server API, "Login", "Refreshing access tokens").
+
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use stoa_accounts::{Accounts, LoggedIn, NewDevice, Password, Tokens, uia::Identifier};
+use stoa_http::{Body, Empty, Error, Ip, Json, Result, Who};
+
+use crate::{Api, paths::Paths};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .v3("/login", get(flows).post(login))
+        .v3("/refresh", post(refresh))
+        .v3("/logout", post(logout))
+        .v3("/logout/all", post(logout_all))
+}
+
+#[derive(Deserialize)]
+struct Login {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    identifier: Option<Identifier>,
+    user: Option<String>,
+    address: Option<String>,
+    password: Option<String>,
+    device_id: Option<String>,
+    initial_device_display_name: Option<String>,
+    #[serde(default)]
+    refresh_token: bool,
+}
+
+/// A new session as the answer shows it.
+#[derive(Serialize)]
+pub(crate) struct Session {
+    user_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_id: Option<String>,
+    #[serde(flatten)]
+    tokens: Option<Fresh>,
+}
+
+#[derive(Serialize)]
+struct Fresh {
+    access_token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_in_ms: Option<u64>,
+}
+
+impl From<Tokens> for Fresh {
+    fn from(tokens: Tokens) -> Self {
+        let Tokens { access, refresh, expires_in_ms } = tokens;
+        Fresh { access_token: access, refresh_token: refresh, expires_in_ms }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(user_id: String, session: Option<(String, Tokens)>) -> Self {
+        let (device_id, tokens) = session.unzip();
+        Session { user_id, device_id, tokens: tokens.map(Fresh::from) }
+    }
+}
+
+/// `GET /_matrix/client/v3/login`
+async fn flows() -> Json<Value> {
+    Json(json!({ "flows": [{ "type": "m.login.password" }] }))
+}
+
+/// `POST /_matrix/client/v3/login`
+async fn login(State(accounts): State<Accounts>, Ip(ip): Ip, Body(body): Body<Login>) -> Result<Json<Session>> {
+    match body.kind.as_deref() {
+        Some("m.login.password") => {}
+        Some(_) => return Err(Error::unknown("This server knows only m.login.password")),
+        None => return Err(Error::missing_param("type is missing")),
+    }
+    let user = named(&body)?.to_owned();
+    let password = Password::new(body.password.ok_or_else(|| Error::missing_param("password is missing"))?);
+    let device = NewDevice {
+        id: body.device_id,
+        name: body.initial_device_display_name,
+        refresh: body.refresh_token,
+        ip: Some(ip),
+    };
+    let LoggedIn { user, device, tokens } = accounts.login(&user, password, &device).await?;
+    Ok(Json(Session::new(user.into(), Some((device, tokens)))))
+}
+
+/// Whom a login names. This server knows nobody's e-mail address or phone number.
+fn named(body: &Login) -> Result<&str> {
+    let third_party = || Error::forbidden("This server does not know e-mail addresses or phone numbers");
+    match (&body.identifier, &body.user) {
+        (Some(identifier), _) => match identifier.kind.as_deref() {
+            Some("m.id.user") => identifier.user().ok_or_else(|| Error::missing_param("identifier.user is missing")),
+            Some("m.id.thirdparty" | "m.id.phone") | None => Err(third_party()),
+            Some(_) => Err(Error::unknown("This server knows only m.id.user")),
+        },
+        (None, Some(user)) => Ok(user),
+        (None, None) if body.address.is_some() => Err(third_party()),
+        (None, None) => Err(Error::missing_param("identifier is missing")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Refresh {
+    refresh_token: Option<String>,
+}
+
+/// `POST /_matrix/client/v3/refresh`
+async fn refresh(State(accounts): State<Accounts>, Body(body): Body<Refresh>) -> Result<Json<Fresh>> {
+    let token = body.refresh_token.ok_or_else(|| Error::missing_param("refresh_token is missing"))?;
+    Ok(Json(accounts.refresh(&token).await?.into()))
+}
+
+/// `POST /_matrix/client/v3/logout`
+async fn logout(State(accounts): State<Accounts>, who: Who) -> Result<Empty> {
+    accounts.logout(&who).await?;
+    Ok(Empty {})
+}
+
+/// `POST /_matrix/client/v3/logout/all`
+async fn logout_all(State(accounts): State<Accounts>, who: Who) -> Result<Empty> {
+    accounts.logout_all(who.user_no).await?;
+    Ok(Empty {})
+}

@@ -1,0 +1,69 @@
+//! Profiles (Client-Server API, "Profiles").
+
+use axum::{Router, extract::State, routing::get};
+use ruma_common::OwnedUserId;
+use serde_json::{Map, Value};
+use stoa_accounts::{Accounts, ShortProfile};
+use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
+use stoa_rooms::{Profile, Rooms};
+
+use crate::{Api, paths::Paths};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .v3("/profile/{userId}", get(whole))
+        .v3("/profile/{userId}/{keyName}", get(one).put(set).delete(remove))
+}
+
+/// `GET /_matrix/client/v3/profile/{userId}`
+async fn whole(State(accounts): State<Accounts>, Segments(user): Segments<OwnedUserId>) -> Result<Json<Value>> {
+    Ok(Json(accounts.profile(&user).await?.into()))
+}
+
+/// `GET /_matrix/client/v3/profile/{userId}/{keyName}`
+async fn one(
+    State(accounts): State<Accounts>,
+    Segments((user, key)): Segments<(OwnedUserId, String)>,
+) -> Result<Json<Value>> {
+    let value = accounts.profile_field(&user, &key).await?;
+    Ok(Json(Map::from_iter([(key, value)]).into()))
+}
+
+/// `PUT /_matrix/client/v3/profile/{userId}/{keyName}`
+async fn set(
+    State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
+    who: Who,
+    Segments((user, key)): Segments<(OwnedUserId, String)>,
+    Body(mut body): Body<Map<String, Value>>,
+) -> Result<Empty> {
+    let value = body.remove(&key).ok_or_else(|| Error::missing_param(format!("{key} is missing")))?;
+    if accounts.set_profile_field(&who, &user, &key, Some(&value)).await? {
+        show(&accounts, &rooms, &user).await?;
+    }
+    Ok(Empty {})
+}
+
+/// `DELETE /_matrix/client/v3/profile/{userId}/{keyName}`
+async fn remove(
+    State(accounts): State<Accounts>,
+    State(rooms): State<Rooms>,
+    who: Who,
+    Segments((user, key)): Segments<(OwnedUserId, String)>,
+) -> Result<Empty> {
+    if accounts.set_profile_field(&who, &user, &key, None).await? {
+        show(&accounts, &rooms, &user).await?;
+    }
+    Ok(Empty {})
+}
+
+/// Shows the new name and picture in the rooms of the user.
+async fn show(accounts: &Accounts, rooms: &Rooms, user: &OwnedUserId) -> Result<()> {
+    Ok(rooms.show_profile(user, &in_rooms(accounts, user).await?).await?)
+}
+
+/// Name and picture of a local user, as member events show them.
+pub(crate) async fn in_rooms(accounts: &Accounts, user: &OwnedUserId) -> Result<Profile> {
+    let ShortProfile { displayname, avatar_url } = accounts.short_profile(user).await?;
+    Ok(Profile { displayname, avatar_url: avatar_url.map(String::from) })
+}

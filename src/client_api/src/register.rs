@@ -1,0 +1,94 @@
+//! Registration (Client-Server API, "Account registration").
+
+use axum::{
+    Router,
+    extract::State,
+    routing::{get, post},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use stoa_accounts::{Accounts, NewAccount, NewDevice, Registered, Registration, uia::AuthData};
+use stoa_http::{Body, Error, Ip, Json, Params, Result};
+
+use crate::{Api, login::Session, paths::Paths};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .v3("/register", post(register))
+        .v3("/register/available", get(available))
+        .v3("/register/email/requestToken", post(request_token))
+        .v3("/register/msisdn/requestToken", post(request_token))
+        .v1("/register/m.login.registration_token/validity", get(validity))
+}
+
+#[derive(Deserialize)]
+struct Query {
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Register {
+    auth: Option<AuthData>,
+    username: Option<String>,
+    password: Option<String>,
+    device_id: Option<String>,
+    initial_device_display_name: Option<String>,
+    #[serde(default)]
+    inhibit_login: bool,
+    #[serde(default)]
+    refresh_token: bool,
+}
+
+/// `POST /_matrix/client/v3/register`
+async fn register(
+    State(accounts): State<Accounts>,
+    Ip(ip): Ip,
+    Params(query): Params<Query>,
+    Body(body): Body<Register>,
+) -> Result<Json<Session>> {
+    match query.kind.as_deref() {
+        None | Some("user") => {}
+        Some("guest") => return Err(Error::forbidden("Guest access is disabled")),
+        Some(_) => return Err(Error::invalid_param("kind is user or guest")),
+    }
+    let device = NewDevice {
+        id: body.device_id,
+        name: body.initial_device_display_name,
+        refresh: body.refresh_token,
+        ip: Some(ip),
+    };
+    let device = (!body.inhibit_login).then_some(device);
+    let new = NewAccount { username: body.username, password: body.password, device };
+    let Registered { user, session } = accounts.register(&new, body.auth.as_ref()).await?;
+    Ok(Json(Session::new(user.into(), session)))
+}
+
+#[derive(Deserialize)]
+struct Available {
+    username: String,
+}
+
+/// `GET /_matrix/client/v3/register/available`
+async fn available(State(accounts): State<Accounts>, Params(query): Params<Available>) -> Result<Json<Value>> {
+    accounts.username_available(&query.username).await?;
+    Ok(Json(json!({ "available": true })))
+}
+
+#[derive(Deserialize)]
+struct Validity {
+    token: String,
+}
+
+/// `GET /_matrix/client/v1/register/m.login.registration_token/validity`
+async fn validity(State(accounts): State<Accounts>, Params(query): Params<Validity>) -> Result<Json<Value>> {
+    if accounts.config().registration == Registration::Closed {
+        return Err(Error::forbidden("Registration is closed on this server"));
+    }
+    Ok(Json(json!({ "valid": accounts.is_registration_token(&query.token) })))
+}
+
+/// `POST /_matrix/client/v3/register/email/requestToken` and `.../msisdn/requestToken`
+async fn request_token() -> Error {
+    Error::new(StatusCode::FORBIDDEN, "M_THREEPID_DENIED", "This server sends no e-mail and no text messages")
+}

@@ -1,0 +1,71 @@
+//! Sending events, state and redactions (Client-Server API, "Sending events to a room", "Redactions").
+
+use axum::{Router, extract::State, routing::put};
+use ruma_common::{OwnedEventId, OwnedRoomId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use stoa_http::{Body, Json, Raw, Result, Segments, Who};
+use stoa_rooms::{NewEvent, Rooms, TxnKey};
+
+use crate::{Api, paths::Paths};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .v3("/rooms/{roomId}/send/{eventType}/{txnId}", put(send))
+        .v3("/rooms/{roomId}/redact/{eventId}/{txnId}", put(redact))
+}
+
+#[derive(Serialize)]
+pub(crate) struct EventIdAnswer {
+    pub(crate) event_id: OwnedEventId,
+}
+
+#[derive(Deserialize)]
+struct Reason {
+    reason: Option<String>,
+}
+
+/// `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`
+async fn send(
+    who: Who,
+    State(rooms): State<Rooms>,
+    Segments((room, kind, txn)): Segments<(OwnedRoomId, String, String)>,
+    Raw(content): Raw,
+) -> Result<Json<EventIdAnswer>> {
+    // The same id for another room or type is another transaction.
+    let txn = TxnKey { device: who.device.clone(), deed: format!("send {room} {kind}"), id: txn };
+    let event = NewEvent {
+        sender: who.user.clone(),
+        kind,
+        state_key: None,
+        content: content.to_vec(),
+        redacts: None,
+        txn: Some(txn),
+        ts: None,
+    };
+    Ok(Json(EventIdAnswer { event_id: rooms.send(&room, event).await? }))
+}
+
+/// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
+async fn redact(
+    who: Who,
+    State(rooms): State<Rooms>,
+    Segments((room, event, txn)): Segments<(OwnedRoomId, OwnedEventId, String)>,
+    Body(body): Body<Reason>,
+) -> Result<Json<EventIdAnswer>> {
+    let txn = TxnKey { device: who.device.clone(), deed: format!("redact {room} {event}"), id: txn };
+    let content = match body.reason {
+        Some(reason) => json!({ "reason": reason }),
+        None => json!({}),
+    };
+    let event = NewEvent {
+        sender: who.user.clone(),
+        kind: "m.room.redaction".into(),
+        state_key: None,
+        content: content.to_string().into_bytes(),
+        redacts: Some(event),
+        txn: Some(txn),
+        ts: None,
+    };
+    Ok(Json(EventIdAnswer { event_id: rooms.redact(&room, event).await? }))
+}

@@ -1,0 +1,44 @@
+//! Setting state (Client-Server API, "Sending events to a room").
+
+use axum::{Router, extract::State, routing::put};
+use ruma_common::OwnedRoomId;
+use stoa_http::{Json, Raw, Result, Segments, Who};
+use stoa_rooms::{NewEvent, Rooms};
+
+use crate::{Api, paths::Paths, send::EventIdAnswer};
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .v3("/rooms/{roomId}/state/{eventType}", put(set_without_key))
+        .v3("/rooms/{roomId}/state/{eventType}/", put(set_without_key))
+        .v3("/rooms/{roomId}/state/{eventType}/{stateKey}", put(set))
+}
+
+/// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`
+async fn set(
+    who: Who,
+    State(rooms): State<Rooms>,
+    Segments((room, kind, state_key)): Segments<(OwnedRoomId, String, String)>,
+    Raw(content): Raw,
+) -> Result<Json<EventIdAnswer>> {
+    let event = NewEvent {
+        sender: who.user.clone(),
+        kind,
+        state_key: Some(state_key),
+        content: content.to_vec(),
+        redacts: None,
+        txn: None,
+        ts: None,
+    };
+    Ok(Json(EventIdAnswer { event_id: rooms.send(&room, event).await? }))
+}
+
+/// The same with an empty state key, which paths may leave out.
+async fn set_without_key(
+    who: Who,
+    rooms: State<Rooms>,
+    Segments((room, kind)): Segments<(OwnedRoomId, String)>,
+    content: Raw,
+) -> Result<Json<EventIdAnswer>> {
+    set(who, rooms, Segments((room, kind, String::new())), content).await
+}
