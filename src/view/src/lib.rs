@@ -3,10 +3,14 @@
 pub mod filter;
 
 mod counts;
+mod directory;
 mod error;
 mod eyes;
 mod json;
+mod messages;
+mod reach;
 mod show;
+mod state;
 mod sync;
 mod token;
 mod wait;
@@ -17,12 +21,15 @@ use std::sync::{
 };
 
 use stoa_event::ids::{OwnedServerName, OwnedUserId};
-use stoa_store::{Env, Position, RoomNo, Snapshot, Store, UserNo};
+use stoa_store::{Env, Position, Store, UserNo};
 
 use crate::wait::Waiters;
 pub use crate::{
+    directory::DirectoryRequest,
     error::Error,
-    filter::Filter,
+    filter::{Filter, RoomEventFilter},
+    messages::{ContextRequest, MessagesRequest},
+    state::MembersRequest,
     sync::SyncRequest,
     token::{AnyToken, HistoryToken, SyncToken},
 };
@@ -110,10 +117,6 @@ impl View {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.inner.stopping.load(Ordering::SeqCst)
-    }
-
-    pub(crate) async fn room_no(&self, snapshot: &Snapshot, room: &str) -> Result<Option<RoomNo>, Error> {
-        Ok(self.inner.store.names().room(snapshot, room).await?)
     }
 
     /// The position that a sync token stands for: everything up to it was seen by the client that brings it.

@@ -1,0 +1,263 @@
+//! History (Client-Server API, "Syncing", `/messages` and `/context`): ordered by depth, then position.
+
+use std::{collections::BTreeSet, ops::Bound};
+
+use stoa_event::ids::{EventId, OwnedRoomId};
+use stoa_store::{Direction, EventNo, Position, schema};
+
+use crate::{
+    Error, View, Viewer,
+    filter::RoomEventFilter,
+    json::Object,
+    reach::{Reach, state_after},
+    show::Visible,
+    token::{AnyToken, HistoryToken},
+};
+
+/// How many events one page has where the client does not say.
+const DEFAULT_LIMIT: usize = 10;
+
+/// A page of history that a client asks for.
+#[derive(Clone, Debug)]
+pub struct MessagesRequest {
+    /// Who asks.
+    pub viewer: Viewer,
+    /// The room.
+    pub room: OwnedRoomId,
+    /// Where to begin; at the end (backwards) or the beginning (forwards) if `None`.
+    pub from: Option<String>,
+    /// Where to stop.
+    pub to: Option<String>,
+    /// Whether the page goes into the past.
+    pub backward: bool,
+    /// At most so many events.
+    pub limit: Option<u64>,
+    /// Which events.
+    pub filter: RoomEventFilter,
+}
+
+/// An event and what is around it.
+#[derive(Clone, Debug)]
+pub struct ContextRequest {
+    /// Who asks.
+    pub viewer: Viewer,
+    /// The room.
+    pub room: OwnedRoomId,
+    /// At most so many events around it.
+    pub limit: Option<u64>,
+    /// Which events around it.
+    pub filter: RoomEventFilter,
+}
+
+/// Some history, in the order in which it was walked.
+struct Walk {
+    events: Vec<Visible>,
+    /// Where the next page begins; `None` at the end.
+    next: Option<HistoryToken>,
+}
+
+impl View {
+    /// A page of a room's history.
+    ///
+    /// # Errors
+    /// Where the user may not look, or a token is not ours.
+    pub async fn messages(&self, request: &MessagesRequest) -> Result<Vec<u8>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let mut reach = self.reach(&snapshot, &request.viewer, &request.room).await?;
+        let from = match &request.from {
+            Some(token) => reach.place(AnyToken::parse(token)?).await?,
+            None if request.backward => HistoryToken { depth: u64::MAX, position: Position::MAX },
+            None => HistoryToken { depth: 0, position: Position::MIN },
+        };
+        let to = match &request.to {
+            Some(token) => Some(reach.place(AnyToken::parse(token)?).await?),
+            None => None,
+        };
+        let limit = request.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = limit.min(self.inner.config.max_limit);
+        let walk = reach.walk(from, to, request.backward, limit, &request.filter).await?;
+
+        let mut out = Vec::with_capacity(4096);
+        let mut body = Object::new(&mut out);
+        body.array("chunk", reach.render(&walk.events).await?);
+        body.str("start", &request.from.clone().unwrap_or_else(|| from.to_string()));
+        if let Some(next) = walk.next {
+            body.str("end", &next.to_string());
+        }
+        if request.filter.lazy_load_members
+            && let Some(oldest) = walk.events.iter().min_by_key(|it| (it.event.header.depth, it.event.header.at))
+        {
+            let root = state_after(&oldest.event);
+            let members = reach.members(root, senders(&walk.events)).await?;
+            body.array("state", reach.render(&members).await?);
+        }
+        body.end();
+        Ok(out)
+    }
+
+    /// An event, what was before and after it, and the state there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such event for this user.
+    pub async fn context(&self, request: &ContextRequest, id: &EventId) -> Result<Vec<u8>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let mut reach = self.reach(&snapshot, &request.viewer, &request.room).await?;
+        let it = reach.event(id).await?;
+        let limit = request.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let limit = limit.min(self.inner.config.max_limit);
+        let header = &it.event.header;
+        let at = header.at.unwrap_or_default();
+        let just_before = HistoryToken { depth: header.depth, position: Position(at.0.saturating_sub(1)) };
+        let just_after = HistoryToken { depth: header.depth, position: at };
+        let before = reach.walk(just_before, None, true, limit / 2, &request.filter).await?;
+        let after = reach.walk(just_after, None, false, limit - limit / 2, &request.filter).await?;
+        let last = after.events.last().unwrap_or(&it);
+        let root = state_after(&last.event);
+        let state = match request.filter.lazy_load_members {
+            true => {
+                let all: Vec<_> = before.events.iter().chain([&it]).chain(&after.events).cloned().collect();
+                let mut state = reach.all_state(root, false).await?;
+                state.extend(reach.members(root, senders(&all)).await?);
+                state
+            }
+            false => reach.all_state(root, true).await?,
+        };
+
+        let mut out = Vec::with_capacity(4096);
+        let mut body = Object::new(&mut out);
+        body.str("start", &before.next.unwrap_or(just_before).to_string());
+        body.str("end", &after.next.or_else(|| after.events.last().map(place_after)).unwrap_or(just_after).to_string());
+        let event = reach.render(std::slice::from_ref(&it)).await?;
+        body.raw("event", event.first().map_or(b"{}", |event| &event[..]));
+        body.array("events_before", reach.render(&before.events).await?);
+        body.array("events_after", reach.render(&after.events).await?);
+        body.array("state", reach.render(&state).await?);
+        body.end();
+        Ok(out)
+    }
+
+    /// One event of a room.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is no such event for this user.
+    pub async fn event(&self, viewer: &Viewer, room: &OwnedRoomId, id: &EventId) -> Result<Vec<u8>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let missing = || Error::NotFound("there is no such event");
+        let mut reach = match self.reach(&snapshot, viewer, room).await {
+            // Not being there and not being allowed look the same.
+            Err(Error::Forbidden(_)) => return Err(missing()),
+            other => other?,
+        };
+        let it = reach.event(id).await?;
+        reach.render(&[it]).await?.pop().ok_or_else(missing)
+    }
+}
+
+fn senders(events: &[Visible]) -> BTreeSet<&str> {
+    events.iter().map(|it| it.event.header.sender.as_str()).collect()
+}
+
+fn place_after(it: &Visible) -> HistoryToken {
+    HistoryToken { depth: it.event.header.depth, position: it.event.header.at.unwrap_or_default() }
+}
+
+impl Reach<'_> {
+    /// The place in the history that a token stands for.
+    async fn place(&self, token: AnyToken) -> Result<HistoryToken, Error> {
+        let position = match token {
+            AnyToken::History(place) => return Ok(place),
+            AnyToken::Sync(token) => token.position,
+        };
+        let from = Bound::Included((self.room, Position::MIN));
+        let to = Bound::Included((self.room, position));
+        let last = self.snapshot.range(&schema::TIMELINE, from, to, Direction::Backward, 1).await?;
+        let Some(((_, at), no)) = last.first() else { return Ok(HistoryToken { depth: 0, position: Position::MIN }) };
+        let event = self.inner.store.events().get(self.snapshot, self.room, *no).await?;
+        Ok(HistoryToken { depth: event.map_or(0, |event| event.header.depth), position: *at })
+    }
+
+    /// An event of this room that the user may see.
+    pub(crate) async fn event(&mut self, id: &EventId) -> Result<Visible, Error> {
+        let missing = || Error::NotFound("there is no such event");
+        let store = &self.inner.store;
+        let (place, event) = store.events().by_id(self.snapshot, id.as_str()).await?.ok_or_else(missing)?;
+        if place.room != self.room {
+            return Err(missing());
+        }
+        let membership = self.eyes.look(&event).await?;
+        match membership {
+            Some(_) => Ok(Visible { no: place.event, event, membership }),
+            None => Err(missing()),
+        }
+    }
+
+    /// Walks the history from a place until there are enough events. A stretch of events that the user may not see ends
+    /// the page, not the walk: the next one begins behind them.
+    async fn walk(
+        &mut self,
+        from: HistoryToken,
+        to: Option<HistoryToken>,
+        backward: bool,
+        limit: usize,
+        filter: &RoomEventFilter,
+    ) -> Result<Walk, Error> {
+        let mut walk = Walk { events: Vec::new(), next: Some(from) };
+        let mut looked_at = 0;
+        let most = limit * 10 + 200;
+        let mut place = from;
+        while walk.events.len() < limit && looked_at < most {
+            let page = (limit - walk.events.len()).max(16);
+            let rows = self.page(place, to, backward, page).await?;
+            let last_page = rows.len() < page;
+            let nos: Vec<EventNo> = rows.iter().map(|(_, no)| *no).collect();
+            let events = self.inner.store.events().get_many(self.snapshot, self.room, &nos).await?;
+            for ((at, no), event) in rows.into_iter().zip(events) {
+                looked_at += 1;
+                place = match backward {
+                    true => HistoryToken { position: Position(at.position.0.saturating_sub(1)), ..at },
+                    false => at,
+                };
+                walk.next = Some(place);
+                let Some(event) = event else { continue };
+                let membership = self.eyes.look(&event).await?;
+                if membership.is_some() && filter.wants(&event) {
+                    walk.events.push(Visible { no, event, membership });
+                    if walk.events.len() == limit {
+                        break;
+                    }
+                }
+            }
+            if last_page && walk.events.len() < limit {
+                walk.next = None;
+                break;
+            }
+        }
+        // A full page may have ended just where the history does.
+        if walk.next.is_some() && self.page(place, to, backward, 1).await?.is_empty() {
+            walk.next = None;
+        }
+        Ok(walk)
+    }
+
+    async fn page(
+        &self,
+        from: HistoryToken,
+        to: Option<HistoryToken>,
+        backward: bool,
+        limit: usize,
+    ) -> Result<Vec<(HistoryToken, EventNo)>, Error> {
+        let key = |place: HistoryToken| (self.room, place.depth, place.position);
+        let (low, high, direction) = match backward {
+            true => {
+                let low = to.map_or((self.room, 0, Position::MIN), key);
+                (Bound::Excluded(low), Bound::Included(key(from)), Direction::Backward)
+            }
+            false => {
+                let high = to.map_or((self.room, u64::MAX, Position::MAX), key);
+                (Bound::Excluded(key(from)), Bound::Included(high), Direction::Forward)
+            }
+        };
+        let rows = self.snapshot.range(&schema::HISTORY, low, high, direction, limit).await?;
+        Ok(rows.into_iter().map(|((_, depth, position), no)| (HistoryToken { depth, position }, no)).collect())
+    }
+}

@@ -1,0 +1,85 @@
+//! Coming to a room to read in it: the checks that every read of a room begins with.
+
+use stoa_event::ids::RoomId;
+use stoa_store::{RoomNo, Snapshot, StateKeyNo, rows::events::StoredEvent, schema, state::Root};
+
+use crate::{
+    Error, Inner, View, Viewer,
+    eyes::Eyes,
+    show::{Audience, Visible, render},
+};
+
+/// A room that somebody may read in.
+pub(crate) struct Reach<'a> {
+    pub(crate) inner: &'a Inner,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) viewer: &'a Viewer,
+    pub(crate) room: RoomNo,
+    pub(crate) room_id: &'a str,
+    pub(crate) eyes: Eyes<'a>,
+    /// The state that the user may see now: the current one, or the one at leaving.
+    pub(crate) present: Root,
+}
+
+impl View {
+    /// Comes to a room; refused to those who may see nothing of it. Whether it exists is not told them.
+    pub(crate) async fn reach<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        viewer: &'a Viewer,
+        room_id: &'a RoomId,
+    ) -> Result<Reach<'a>, Error> {
+        let inner = &*self.inner;
+        let outside = || Error::Forbidden(format!("{} is not in the room", viewer.user));
+        let room = inner.store.names().room(snapshot, room_id.as_str()).await?.ok_or_else(outside)?;
+        let head = snapshot.get(&schema::ROOMS, &room).await?.ok_or_else(outside)?;
+        let mut eyes = Eyes::open(&inner.store, snapshot, room, viewer.user_no, viewer.user.as_str()).await?;
+        let present = eyes.present(head.root).await?.ok_or_else(outside)?;
+        Ok(Reach { inner, snapshot, viewer, room, room_id: room_id.as_str(), eyes, present })
+    }
+}
+
+impl Reach<'_> {
+    /// Writes events for who reads, with the room's id in them.
+    pub(crate) async fn render(&self, events: &[Visible]) -> Result<Vec<Vec<u8>>, Error> {
+        let audience = Audience {
+            device: &self.viewer.device,
+            user_id: self.viewer.user.as_str(),
+            now_ms: self.inner.env.now_ms(),
+            room_id: Some(self.room_id),
+        };
+        render(&self.eyes, audience, events).await
+    }
+
+    /// The number of a state key.
+    pub(crate) async fn key(&self, kind: &str, key: &str) -> Result<Option<StateKeyNo>, Error> {
+        let row = (self.room, kind.to_owned(), key.to_owned());
+        Ok(self.snapshot.get(&schema::STATE_KEYS, &row).await?)
+    }
+
+    /// A state event in a state.
+    pub(crate) async fn state_event(&self, root: Root, kind: &str, key: &str) -> Result<Option<Visible>, Error> {
+        let Some(key) = self.key(kind, key).await? else { return Ok(None) };
+        let Some(no) = self.eyes.state.get(root, key).await? else { return Ok(None) };
+        let event = self.inner.store.events().get(self.snapshot, self.room, no).await?;
+        Ok(event.map(|event| Visible { no, event, membership: None }))
+    }
+
+    /// The member events of these users in a state.
+    pub(crate) async fn members<'u>(
+        &self,
+        root: Root,
+        users: impl IntoIterator<Item = &'u str>,
+    ) -> Result<Vec<Visible>, Error> {
+        let mut found = Vec::new();
+        for user in users {
+            found.extend(self.state_event(root, "m.room.member", user).await?);
+        }
+        Ok(found)
+    }
+}
+
+/// The state after an event.
+pub(crate) fn state_after(event: &StoredEvent) -> Root {
+    event.state_after().unwrap_or_default()
+}
