@@ -213,6 +213,7 @@ describe("matrix-js-sdk: an encrypted room", { timeout: 400_000 }, () => {
 
     it("signs the second device with the key from secret storage, and everyone sees it verified", async () => {
         phone.recoveryKey = alice.recoveryKey;
+        assert.ok(await phone.crypto.userHasCrossSigningKeys(), "the account's public keys");
         await phone.crypto.bootstrapCrossSigning({});
         assert.ok(await phone.crypto.isCrossSigningReady());
         for (const [who, device] of [["itself", phone], ["the first device", alice], ["bob", bob]]) {
