@@ -89,9 +89,8 @@ async fn create(
         (Some(PresetName::PublicChat), _) | (None, Visibility::Public) => Preset::PublicChat,
     };
     let version = request.room_version.map(|version| {
-        RoomVersionId::try_from(version).map_err(|error| {
-            Error::new(http::StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION", error.to_string())
-        })
+        RoomVersionId::try_from(version)
+            .map_err(|error| Error::new(http::StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION", error.to_string()))
     });
     let state = |it: FirstState| InitialState { kind: it.kind, state_key: it.state_key, content: it.content };
     let room_id = rooms

@@ -15,6 +15,7 @@ mod paths;
 mod profile;
 mod push_rules;
 mod pushers;
+mod read;
 mod register;
 mod routes;
 mod send;

@@ -36,11 +36,7 @@ async fn all(State(accounts): State<Accounts>, who: Who) -> Result<Json<Value>> 
 }
 
 /// `GET /_matrix/client/v3/pushrules/global/`
-async fn scope(
-    State(accounts): State<Accounts>,
-    who: Who,
-    Segments(scope): Segments<String>,
-) -> Result<Json<Value>> {
+async fn scope(State(accounts): State<Accounts>, who: Who, Segments(scope): Segments<String>) -> Result<Json<Value>> {
     only_global(&scope)?;
     Ok(Json(global(&accounts.push_rules(&who).await?)))
 }

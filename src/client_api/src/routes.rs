@@ -3,7 +3,10 @@
 use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
-use crate::{Api, account, account_data, aliases, capabilities, create_room, devices, filter, live, login, membership, profile, push_rules, pushers, register, send, state, sync, throttle, versions, well_known};
+use crate::{
+    Api, account, account_data, aliases, capabilities, create_room, devices, filter, live, login, membership, profile,
+    push_rules, pushers, read, register, send, state, sync, throttle, versions, well_known,
+};
 
 /// The whole API, with everything that happens around a request.
 pub fn router(api: Api) -> Router {
@@ -26,6 +29,7 @@ pub fn router(api: Api) -> Router {
         .merge(membership::routes())
         .merge(send::routes())
         .merge(state::routes())
+        .merge(read::routes())
         .merge(aliases::routes())
         .merge(live::routes());
     let limited = chapters.route_layer(from_fn_with_state(api.clone(), throttle::throttle));

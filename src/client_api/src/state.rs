@@ -1,17 +1,22 @@
 //! Setting state (Client-Server API, "Sending events to a room").
 
-use axum::{Router, extract::State, routing::put};
+use axum::{Router, extract::State, routing::get};
 use ruma_common::OwnedRoomId;
 use stoa_http::{Json, Raw, Result, Segments, Who};
 use stoa_rooms::{NewEvent, Rooms};
 
-use crate::{Api, paths::Paths, send::EventIdAnswer};
+use crate::{
+    Api,
+    paths::Paths,
+    read::{state_event, state_event_without_key},
+    send::EventIdAnswer,
+};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
-        .v3("/rooms/{roomId}/state/{eventType}", put(set_without_key))
-        .v3("/rooms/{roomId}/state/{eventType}/", put(set_without_key))
-        .v3("/rooms/{roomId}/state/{eventType}/{stateKey}", put(set))
+        .v3("/rooms/{roomId}/state/{eventType}", get(state_event_without_key).put(set_without_key))
+        .v3("/rooms/{roomId}/state/{eventType}/", get(state_event_without_key).put(set_without_key))
+        .v3("/rooms/{roomId}/state/{eventType}/{stateKey}", get(state_event).put(set))
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`

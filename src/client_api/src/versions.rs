@@ -13,12 +13,8 @@ const VERSIONS: &[&str] = &[
 ];
 
 /// Features that clients look for under their proposals' names.
-const FEATURES: &[&str] = &[
-    "org.matrix.msc2477",
-    "org.matrix.msc3916.stable",
-    "org.matrix.msc4222",
-    "org.matrix.e2e_cross_signing",
-];
+const FEATURES: &[&str] =
+    &["org.matrix.msc2477", "org.matrix.msc3916.stable", "org.matrix.msc4222", "org.matrix.e2e_cross_signing"];
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new().route("/_matrix/client/versions", get(versions))
