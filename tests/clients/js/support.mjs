@@ -66,7 +66,7 @@ class Line {
     };
 }
 
-function newClient(name, options = {}, line = new Line(name)) {
+export function newClient(name, options = {}, line = new Line(name)) {
     return sdk.createClient({
         baseUrl: url,
         fetchFn: line.fetch,
@@ -245,6 +245,12 @@ export async function refused(promise, status, ...errcodes) {
     );
     assert.equal(problem.httpStatus, status, String(problem));
     assert.ok(errcodes.includes(problem.errcode), `${problem} instead of ${errcodes.join(" or ")}`);
+}
+
+/** The suites were made against Synapse; where it departs from the specification, they have to know. */
+export async function isSynapse() {
+    const { headers } = await fetch(`${url}/_matrix/client/versions`);
+    return headers.get("server")?.startsWith("Synapse") ?? false;
 }
 
 /** Tells what the server answered with 5xx (a failure) and what it did not know (a remark). */
