@@ -61,11 +61,16 @@ def main() -> int:
         return finish(report)
     report.passed = 0
     stoa = None
+
+    def start(**settings) -> Stoa:
+        server = Stoa(binary_path(args.binary), (here / "stoa.toml").read_text(), **settings)
+        server.wait()
+        return server
+
     if not args.url:
-        stoa = Stoa(binary_path(args.binary), (here / "stoa.toml").read_text())
-        stoa.wait()
+        stoa = start()
     try:
-        harness = Harness(spec, Client(args.url or stoa.url), report)
+        harness = Harness(spec, Client(args.url or stoa.url), report, start if stoa else None)
         for _, title, function in chosen:
             harness.run_walk(title, function)
             if stoa and stoa.process.poll() is not None:

@@ -33,8 +33,8 @@ def _as_tuple(value):
 class Harness:
     """One homeserver under examination."""
 
-    def __init__(self, spec: Spec, client: Client, report: Report):
-        self.spec, self.client, self.report = spec, client, report
+    def __init__(self, spec: Spec, client: Client, report: Report, start=None):
+        self.spec, self.client, self.report, self._start = spec, client, report, start
         self.run = secrets.token_hex(3)
         self._people: dict[str, Person] = {}
         self._count = 0
@@ -127,6 +127,18 @@ class Harness:
         yield
         after = [probe() for probe in probes]
         self.check(f"nothing changed by: {what}", before == after, _difference(before, after))
+
+    @contextlib.contextmanager
+    def another(self, **settings):
+        """A further server with other settings; None where the server under examination is not ours."""
+        if self._start is None:
+            yield None
+            return
+        server = self._start(**settings)
+        try:
+            yield Harness(self.spec, Client(server.url), self.report)
+        finally:
+            server.stop()
 
     # people
 

@@ -1,6 +1,6 @@
 """Which operations must be there, in which order the chapters run, and which documented answers no walk brings about."""
 
-CHAPTERS = ["generic", "accounts", "personal", "keys", "rooms", "sending", "reading", "live", "syncing", "media", "bad_input", "further"]
+CHAPTERS = ["generic", "accounts", "personal", "keys", "rooms", "sending", "reading", "live", "syncing", "media", "bad_input", "modes", "further"]
 
 # Operations by the specification's own names. A milestone that builds more adds its names here.
 REQUIRED = set("""

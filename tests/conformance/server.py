@@ -21,17 +21,25 @@ def free_port() -> int:
 class Stoa:
     """A homeserver process of our own."""
 
-    def __init__(self, binary: Path, config: str):
+    def __init__(self, binary: Path, config: str, registration='mode = "open"', limits="enabled = false"):
         self.folder = tempfile.TemporaryDirectory(prefix="stoa-conformance-")
         self.log = Path(self.folder.name) / "log"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         config_file = Path(self.folder.name) / "stoa.toml"
-        config_file.write_text(config.format(port=self.port, data=Path(self.folder.name) / "data"))
+        data = Path(self.folder.name) / "data"
+        parts = {"{port}": str(self.port), "{data}": str(data), "{registration}": registration, "{limits}": limits}
+        lines = [line for line in config.splitlines() if not line.startswith("#")]
+        text = "\n".join(lines)
+        for mark, value in parts.items():
+            text = text.replace(mark, value)
+        config_file.write_text(text)
+        # Options by environment would win over the file.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("STOA_")}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [str(binary), "serve", "--config", str(config_file)],
-                stdout=log, stderr=subprocess.STDOUT, cwd=self.folder.name, env=dict(os.environ),
+                stdout=log, stderr=subprocess.STDOUT, cwd=self.folder.name, env=env,
             )  # fmt: skip
 
     def wait(self, seconds: float = 60) -> None:
