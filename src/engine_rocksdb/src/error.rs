@@ -32,7 +32,7 @@ pub(crate) fn opening(path: &Path, error: &rocksdb::Error) -> Error {
 
 fn advice(said: &str) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 6] = [
-        ("No space left on device", "the disk is full: make room, then restart"),
+        ("No space left on device", "the disk is full: make room, and it goes on by itself"),
         ("Disk quota exceeded", "the disk quota is used up: make room, then restart"),
         (
             "Read-only file system",

@@ -81,10 +81,15 @@ impl Tuning {
         options
     }
 
-    /// One column family a space.
+    /// One column family a space, and the one that RocksDB wants to be there: it stays empty, but with its own settings
+    /// it would have a cache of its own, and RocksDB would want room for 64 MB on a disk that was full to go on.
     pub(crate) fn families(&self) -> std::result::Result<Vec<ColumnFamilyDescriptor>, rocksdb::Error> {
         let family = |space: Space| Ok(ColumnFamilyDescriptor::new(space.name(), self.family(space)?));
-        Space::ALL.into_iter().map(family).collect()
+        let mut unused = rocksdb::Options::default();
+        unused.set_write_buffer_size(64 * KIB);
+        unused.set_block_based_table_factory(&self.table());
+        let unused = ColumnFamilyDescriptor::new(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, unused);
+        Space::ALL.into_iter().map(family).chain([Ok(unused)]).collect()
     }
 
     fn family(&self, space: Space) -> std::result::Result<rocksdb::Options, rocksdb::Error> {
@@ -141,6 +146,8 @@ impl Tuning {
         options.set_bottommost_compression_type(DBCompressionType::Zstd);
         options.set_max_bytes_for_level_base(256 * MIB as u64);
         table.set_block_size(16 * KIB);
+        // Entries are large, so finding one must not mean walking over sixteen of them.
+        table.set_block_restart_interval(4);
         // A third smaller than a bloom filter; new files, which are soon rewritten, get the one that is quicker to build.
         table.set_hybrid_ribbon_filter(10.0, 1);
     }

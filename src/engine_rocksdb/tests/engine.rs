@@ -319,3 +319,49 @@ async fn a_torn_log_loses_only_its_end() {
     }
     assert!(seen.contains(&0) && seen.iter().any(|count| *count > 30), "{seen:?}");
 }
+
+/// On a disk of about 64 MB: it says that it is full, loses nothing, reads on, and works again when there is room.
+#[tokio::test]
+#[ignore = "needs a small file system of its own: STOA_SMALL_DISK is its path"]
+async fn a_full_disk_is_said_and_survived() {
+    let disk = PathBuf::from(std::env::var_os("STOA_SMALL_DISK").expect("a path"));
+    // Other sizes, so that sometimes a table and sometimes the log finds no room.
+    for ballast in [16_000_000, 16_555_555, 17_000_000] {
+        fill_and_make_room(&disk, ballast).await;
+    }
+}
+
+async fn fill_and_make_room(disk: &Path, ballast: usize) {
+    let path = disk.join("db");
+    let _ = fs::remove_dir_all(&path);
+    fs::write(disk.join("ballast"), noise(1, ballast)).expect("room");
+    let engine = open(&path);
+    let mut written = 0;
+    let text = loop {
+        let ops = vec![put(ROWS, written, noise(u64::from(written), 50_000)), put(Space::Queues, written, "x")];
+        match engine.commit(Batch { asserts: Vec::new(), ops }, Durability::Synced).await {
+            Ok(()) => written += 1,
+            Err(Error::Failed(text)) => break text,
+            Err(Error::Conflict) => panic!("nothing was asserted"),
+        }
+        assert!(written < 5000, "the disk is too large for this test");
+    };
+    assert!(text.starts_with("the disk is full"), "{text}");
+    let count = async |engine: &RocksDb| {
+        let queue = engine.snapshot().scan(everything(Space::Queues, 10_000)).await.expect("the scan").entries.len();
+        u32::try_from(queue).expect("not so many")
+    };
+    assert!((written..=written + 1).contains(&count(&engine).await));
+
+    fs::remove_file(disk.join("ballast")).expect("room");
+    let mut tries = 0;
+    let again = || Batch { asserts: Vec::new(), ops: vec![put(ROWS, 9999, "x")] };
+    while let Err(error) = engine.commit(again(), Durability::Synced).await {
+        tries += 1;
+        assert!(tries < 20, "it does not go on by itself: {error}");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    drop(engine);
+    let engine = open(&path);
+    assert!((written..=written + 1).contains(&count(&engine).await), "{written}");
+}
