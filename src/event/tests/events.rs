@@ -67,8 +67,11 @@ fn ruma_object(json: &[u8]) -> CanonicalJsonObject {
 }
 
 /// ruma keeps a `third_party_invite` that is no object, Synapse and we do not: kept out of the comparison.
-fn comparable(content: &Value) -> bool {
-    content.get("third_party_invite").is_none_or(Value::is_object)
+fn comparable(mut content: Value) -> Value {
+    if content.get("third_party_invite").is_some_and(|invite| !invite.is_object()) {
+        content["third_party_invite"] = json!({});
+    }
+    content
 }
 
 proptest! {
@@ -76,8 +79,7 @@ proptest! {
 
     #[test]
     fn sealed_events_are_what_ruma_makes(version in version(), kind in kind(), content in content()) {
-        prop_assume!(comparable(&content));
-        let mut content = content;
+        let mut content = comparable(content);
         if kind == "m.room.member" {
             // ruma verifies no member event without one.
             content["membership"] = json!("invite");
@@ -110,7 +112,7 @@ proptest! {
 
     #[test]
     fn redaction_is_rumas(version in version(), kind in kind(), content in content()) {
-        prop_assume!(comparable(&content));
+        let content = comparable(content);
         let rules = Rules::of(&version).unwrap();
         let ruma_rules = version.rules().unwrap();
         let event = json!({

@@ -5,11 +5,11 @@
 use proptest::{prelude::*, test_runner::RngSeed};
 use serde_json::{Map, Value, json};
 
-/// A fixed seed and few cases in CI; `STOA_LONG=1` runs a hundred times as many from a fresh seed.
+/// A fixed seed and few cases in CI; `STOA_LONG=1` runs twenty times as many from a fresh seed.
 pub fn cases(n: u32) -> ProptestConfig {
     let long = std::env::var_os("STOA_LONG").is_some_and(|v| v == "1");
     ProptestConfig {
-        cases: if long { n * 100 } else { n },
+        cases: if long { n * 20 } else { n },
         rng_seed: if long { RngSeed::Random } else { RngSeed::Fixed(0x570A) },
         failure_persistence: None,
         ..ProptestConfig::default()
