@@ -77,9 +77,22 @@ impl Accounts {
         before: Option<&str>,
         after: Option<&str>,
     ) -> Result<()> {
-        let rule = new_rule(&parse_kind(kind)?, id, rule)?;
+        let kind = parse_kind(kind)?;
+        let rule = new_rule(&kind, id, rule)?;
+        if before == Some(id) || after == Some(id) {
+            return Err(Error::Unknown("a rule cannot be placed by itself"));
+        }
         self.edit_push_rules(who, |rules| {
+            let enabled = rules.get(kind.clone(), id).map(|rule| rule.enabled());
+            if enabled.is_some() && (before.is_some() || after.is_some()) {
+                // Taken out before it is placed, so that its old place does not count among those of the others; a
+                // default rule stays, and is refused by what follows.
+                let _ = rules.remove(kind.clone(), id);
+            }
             rules.insert(rule, after, before).map_err(insert_error)?;
+            if let Some(enabled) = enabled {
+                rules.set_enabled(kind, id, enabled).map_err(|_| UNKNOWN)?;
+            }
             if rules.iter().filter(|rule| !rule.is_server_default()).count() > MAX_RULES {
                 return Err(Error::TooLarge("too many push rules"));
             }
