@@ -24,14 +24,16 @@ pub struct Backup {
 impl Core {
     /// A new backup in the folder `to`. Old ones go, see [`Options::backups_kept`].
     pub(crate) fn backup(&self, to: &Path) -> Result<()> {
+        // Two at once in the same folder would be in each other's way.
+        let _alone = self.backups.lock();
         let mut engine = engine(to)?;
         // Flushed before, or the whole log would have to be copied each time.
         engine.create_new_backup_flush(&self.db, true).map_err(|error| failed(&error))?;
         engine.purge_old_backups(self.options.backups_kept.max(1)).map_err(|error| failed(&error))
     }
 
-    /// Reads everything.
-    fn count(&self) -> Result<u64> {
+    /// Reads everything, comparing checksums: how many entries there are.
+    pub(crate) fn count(&self) -> Result<u64> {
         let mut count = 0;
         for space in Space::ALL {
             let mut options = ReadOptions::default();
@@ -93,7 +95,7 @@ fn newest(folder: &Path) -> Result<Backup> {
 }
 
 /// Copies a backup (`None`: the latest) out of the folder `from` to a new database in `to`, comparing checksums, and
-/// opens it once to see that it works.
+/// opens it once to see that it works. Where that fails, nothing is left in `to`.
 ///
 /// # Errors
 /// [`Error::Failed`]; also where `to` has something in it, because that would be lost.
@@ -103,7 +105,12 @@ pub fn restore(from: &Path, to: &Path, id: Option<u32>) -> Result<()> {
         return Err(Error::Failed(format!("{} is not empty; restoring would overwrite it", to.display())));
     }
     std::fs::create_dir_all(to).map_err(|error| Error::Failed(format!("{}: {error}", to.display())))?;
-    let restoring = engine(from)?.restore_from_backup(to, to, &RestoreOptions::default(), id);
-    restoring.map_err(|error| failed(&error))?;
-    RocksDb::open(to, Options::default()).map(drop)
+    let restored = engine(from)?.restore_from_backup(to, to, &RestoreOptions::default(), id);
+    let opened =
+        restored.map_err(|error| failed(&error)).and_then(|()| RocksDb::open(to, Options::default()).map(drop));
+    if opened.is_err() {
+        // Nothing was here before; what is here now is of no use, and would stand in the way of another attempt.
+        let _ = std::fs::remove_dir_all(to);
+    }
+    opened
 }

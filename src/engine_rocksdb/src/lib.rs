@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rocksdb::{Cache, ColumnFamily, DBWithThreadMode, SingleThreaded, WriteBufferManager};
 use stoa_engine::{Answer, Batch, Durability, Engine, Error, Reader, Result, Space, Stats};
 
@@ -39,6 +39,8 @@ struct Core {
     db: Db,
     /// Held alone by who checks asserts and then writes; shared by who only writes.
     gate: RwLock<()>,
+    /// Held while a backup is made.
+    backups: Mutex<()>,
     cache: Cache,
     buffers: WriteBufferManager,
     path: PathBuf,
@@ -57,6 +59,7 @@ impl RocksDb {
         let core = Core {
             db,
             gate: RwLock::new(()),
+            backups: Mutex::new(()),
             cache: tuning.cache,
             buffers: tuning.buffers,
             path: path.to_owned(),
@@ -72,6 +75,15 @@ impl RocksDb {
     pub async fn flush(&self) -> Result<()> {
         let core = Arc::clone(&self.core);
         blocking(move || core.flush()).await
+    }
+
+    /// Reads everything, comparing checksums, and answers how many entries there are. Slow; work goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Failed`], where something is damaged.
+    pub async fn check(&self) -> Result<u64> {
+        let core = Arc::clone(&self.core);
+        blocking(move || core.count()).await
     }
 
     /// Rewrites all tables, which frees the space of what was deleted. Slow, and meant for an operator's command.

@@ -215,6 +215,29 @@ async fn backups_share_what_did_not_change() {
 }
 
 #[tokio::test]
+async fn a_damaged_table_is_noticed() {
+    let folder = folder();
+    let engine = open(folder.path());
+    commit(&engine, (0..1000).map(|key| put(ROWS, key, noise(u64::from(key), 500))).collect(), Durability::Synced)
+        .await;
+    engine.flush().await.expect("flush");
+    assert_eq!(engine.check().await.expect("it is whole"), 1000);
+    drop(engine);
+
+    let table = tables(folder.path()).pop().expect("a table");
+    let mut bytes = fs::read(&table).expect("the table");
+    bytes[100_000] ^= 1;
+    fs::write(&table, bytes).expect("the table");
+    let engine = open(folder.path());
+    let Err(Error::Failed(text)) = engine.check().await else { panic!("a wrong bit was not noticed") };
+    assert!(text.contains("Corruption"), "{text}");
+    // Reads of it fail; they do not answer wrongly, nor that nothing is there.
+    let asked = (0..1000u32).map(|key| (ROWS, Bytes::copy_from_slice(&key.to_be_bytes()))).collect();
+    assert!(engine.snapshot().get_many(asked).await.is_err());
+    assert!(engine.snapshot().scan(everything(ROWS, 10_000)).await.is_err());
+}
+
+#[tokio::test]
 async fn old_backups_go() {
     let folder = folder();
     let to = folder.path().join("backups");
@@ -264,6 +287,9 @@ async fn damaged_backups_are_noticed() {
     assert!(check("short").is_err(), "a short table was not noticed");
     fs::remove_file(&table).expect("the table");
     assert!(check("missing").is_err(), "a missing table was not noticed");
+    let left: Vec<_> =
+        fs::read_dir(folder.path()).expect("the folder").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left.len(), 2, "something is left of what failed: {left:?}");
     fs::write(&table, whole).expect("the table");
     check("whole again").expect("it is whole");
     assert!(verify(&folder.path().join("nothing"), &folder.path().join("x")).is_err());
