@@ -10,6 +10,7 @@ mod devices;
 mod filter;
 mod live;
 mod login;
+mod media;
 mod membership;
 mod paths;
 mod profile;

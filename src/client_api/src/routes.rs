@@ -4,7 +4,7 @@ use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
 use crate::{
-    Api, account, account_data, aliases, capabilities, create_room, devices, filter, live, login, membership, profile,
+    Api, account, account_data, aliases, capabilities, create_room, devices, filter, live, login, media, membership, profile,
     push_rules, pushers, read, register, send, state, sync, throttle, versions, well_known,
 };
 
@@ -31,7 +31,8 @@ pub fn router(api: Api) -> Router {
         .merge(state::routes())
         .merge(read::routes())
         .merge(aliases::routes())
-        .merge(live::routes());
+        .merge(live::routes())
+        .merge(media::routes());
     let limited = chapters.route_layer(from_fn_with_state(api.clone(), throttle::throttle));
     layers::around(limited).with_state(api)
 }

@@ -20,6 +20,8 @@ pub const JSON_BYTES: usize = 4 << 20;
 pub const JSON_LEVELS: usize = 120;
 /// How long a body may take to arrive.
 const WHOLE: Duration = Duration::from_secs(60);
+/// How long each piece of a file may take.
+const PIECE: Duration = Duration::from_secs(30);
 
 /// The body as a value. An empty body counts as `{}`.
 ///
@@ -101,6 +103,40 @@ async fn gather(mut body: axum::body::Body, limit: usize) -> Result<Bytes, Error
         }
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// A body that is taken piece by piece, for files.
+pub struct Pieces(axum::body::Body);
+
+impl Pieces {
+    /// The pieces of a body.
+    pub fn of(body: axum::body::Body) -> Pieces {
+        Pieces(body)
+    }
+
+    /// How many bytes will come, where the client said it.
+    pub fn length(&self) -> Option<u64> {
+        self.0.size_hint().exact()
+    }
+
+    /// The next piece, and nothing at the end.
+    ///
+    /// # Errors
+    /// 408 where none comes in time, 400 where the connection breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            match tokio::time::timeout(PIECE, self.0.frame()).await {
+                Err(_) => return Err(Error::timeout("The request body did not arrive in time")),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(Error::unknown(format!("The request body broke off: {error}"))),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// 413 `M_TOO_LARGE`

@@ -83,6 +83,25 @@ impl From<FormatError> for Error {
     }
 }
 
+impl From<stoa_media::Error> for Error {
+    fn from(error: stoa_media::Error) -> Self {
+        use stoa_media::Error as E;
+        let message = error.to_string();
+        match error {
+            E::NotFound(_) => Error::not_found(message),
+            E::BadId | E::InvalidParam(_) => Error::invalid_param(message),
+            E::TooLarge(_) | E::ImageTooLarge => Error::too_large(message),
+            E::Forbidden(_) => Error::forbidden(message),
+            E::NotYetUploaded => Error::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", message),
+            E::CannotOverwrite => Error::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", message),
+            E::TooManyPending { retry_after_ms } => Error::limit_exceeded(retry_after_ms),
+            E::NoThumbnail => Error::unknown(message),
+            E::Disk(_) => Error::internal(message),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
 /// 401 with the challenge as the body, which has `errcode` and `error` only after a stage that failed.
 fn challenged(challenge: &stoa_accounts::Challenge) -> Error {
     let mut error = Error::new(StatusCode::UNAUTHORIZED, "", "");

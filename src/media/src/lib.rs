@@ -1,31 +1,118 @@
 //! Files: uploads, downloads, thumbnails (Client-Server API, "Content repository").
+//!
+//! The bytes of a file are in a file of our own whose name is its media id, which we made: no path ever comes from what
+//! somebody sent. What else is known of it is in the store.
+
+mod disposition;
+mod download;
+mod error;
+mod files;
+mod resize;
+mod thumbnail;
+mod upload;
 
 use std::{path::PathBuf, sync::Arc};
 
+use stoa_event::ids::{OwnedServerName, ServerName};
 use stoa_store::{Env, Store};
+use tokio::sync::{Mutex, Notify, Semaphore};
+
+use crate::files::Files;
+pub use crate::{
+    disposition::{disposition, may_be_inline},
+    download::Download,
+    error::Error,
+    thumbnail::{Method, Thumbnail, ThumbnailRequest},
+    upload::{About, Pending, Upload},
+};
 
 /// How media is to be.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The folder that holds the files.
     pub folder: PathBuf,
+    /// The largest file that can be uploaded, in bytes.
+    pub max_upload: u64,
+    /// Whether files are also served to who shows no access token.
+    pub allow_unauthenticated: bool,
+    /// The largest image that thumbnails are made of, in pixels.
+    pub max_pixels: u64,
+    /// How many thumbnails are made at once.
+    pub thumbnail_threads: usize,
+    /// How many ids a user may reserve for files that are still to come.
+    pub max_pending: usize,
+    /// How long such an id can be used, in milliseconds.
+    pub pending_ms: u64,
 }
 
-struct Inner {
-    #[expect(dead_code, reason = "uploads come next")]
-    parts: (Store, Env, Config),
+impl Config {
+    /// The defaults, with the files in that folder.
+    pub fn in_folder(folder: PathBuf) -> Config {
+        Config {
+            folder,
+            max_upload: 100 << 20,
+            allow_unauthenticated: false,
+            max_pixels: 32_000_000,
+            thumbnail_threads: 2,
+            max_pending: 20,
+            pending_ms: 24 * 60 * 60 * 1000,
+        }
+    }
+}
+
+pub(crate) struct Inner {
+    store: Store,
+    env: Env,
+    server: OwnedServerName,
+    config: Config,
+    files: Files,
+    /// Held while the file of a reserved id is put in its place.
+    filling: Mutex<()>,
+    /// Rings when a file has come for an id that was reserved.
+    arrived: Notify,
+    /// Images are decoded a few at a time: each needs much memory and a whole core.
+    resizing: Semaphore,
 }
 
 /// A handle to the files; clones are the same.
 #[derive(Clone)]
 pub struct Media {
-    #[expect(dead_code, reason = "uploads come next")]
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Media {
     /// The files that a store knows.
-    pub fn new(store: Store, env: Env, config: Config) -> Media {
-        Media { inner: Arc::new(Inner { parts: (store, env, config) }) }
+    pub fn new(store: Store, env: Env, server: OwnedServerName, config: Config) -> Media {
+        let files = Files::new(config.folder.clone());
+        let resizing = Semaphore::new(config.thumbnail_threads.max(1));
+        let (filling, arrived) = (Mutex::new(()), Notify::new());
+        Media { inner: Arc::new(Inner { store, env, server, config, files, filling, arrived, resizing }) }
+    }
+
+    /// Makes the folders, and removes what uploads that were interrupted by the end of the server left there.
+    ///
+    /// # Errors
+    /// Where the folder refuses.
+    pub async fn prepare(&self) -> Result<(), Error> {
+        self.inner.files.prepare().await
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The name of this server.
+    pub fn server(&self) -> &ServerName {
+        &self.inner.server
     }
 }
+
+/// What a media id is made of: letters, digits, `_` and `-`. Nothing that means anything in a path.
+pub(crate) fn check_id(id: &str) -> Result<(), Error> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if id.is_empty() || id.len() > 255 || !id.bytes().all(good) { Err(Error::BadId) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

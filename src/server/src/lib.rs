@@ -1,2 +1,168 @@
-//! Wiring.
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+//! The binary: command line, configuration, and the one place where everything is put together.
+
+pub mod admin;
+pub mod args;
+pub mod config;
+pub mod env;
+mod listen;
+mod server;
+mod users;
+mod wire;
+mod workers;
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Parser;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+pub use crate::{config::Config, server::Server};
+use crate::args::{Cli, Command, Show};
+
+/// Why the program cannot do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The filter of the log is none.
+    #[error("log: {0}")]
+    Log(String),
+    /// A folder cannot be made.
+    #[error("cannot use the folder {}: {why}", .path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
+    /// The database cannot be opened.
+    #[error("cannot open the database: {0}")]
+    Database(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] stoa_store::Error),
+    /// Something about accounts failed.
+    #[error(transparent)]
+    Accounts(#[from] stoa_accounts::Error),
+    /// The data belong to a server of another name.
+    #[error("the data belong to the server `{stored}`, not to `{asked}`; a server cannot change its name")]
+    OtherServer {
+        /// The name that is stored.
+        stored: String,
+        /// The name that was asked for.
+        asked: String,
+    },
+    /// The signing key cannot be read.
+    #[error("the signing key in the database is missing or damaged; restore a backup")]
+    NoKey,
+    /// The folder of files cannot be used.
+    #[error("cannot use the folder of uploaded files: {0}")]
+    Media(String),
+    /// Somebody else listens there.
+    #[error("cannot listen on {0}: something else does already; another Stoa? Choose another address with --listen")]
+    AddressInUse(SocketAddr),
+    /// The address cannot be had.
+    #[error("cannot listen on {address}: {why}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        why: io::Error,
+    },
+    /// The runtime cannot be started, or signals cannot be heard.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    /// An administrator's command was not done.
+    #[error("{0}")]
+    Admin(String),
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "stoa: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Error> {
+    if let Some(Command::Config(Show::Example)) = cli.command {
+        let _ = io::stdout().write_all(config::EXAMPLE.as_bytes());
+        return Ok(());
+    }
+    let config = Config::load(&cli.options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Error::Runtime)?;
+    match cli.command {
+        Some(Command::User(user)) => {
+            log_to_stderr("warn")?;
+            runtime.block_on(users::run(&config, user))
+        }
+        _ => {
+            log_to_stderr(&config.log)?;
+            runtime.block_on(serve(&config))
+        }
+    }
+}
+
+async fn serve(config: &Config) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    open_many_files();
+    let server = Server::start(config, env::system()).await?;
+    for address in server.addresses() {
+        say(&format!("Stoa serves {} at http://{address}", config.server_name));
+    }
+    if !server.has_users().await? {
+        say(&format!("There is no account yet. Make the first one, the administrator:  {}", add_user(config)));
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+/// The command that makes the first account, as it has to be typed.
+fn add_user(config: &Config) -> String {
+    let mut command = "stoa user add --admin NAME".to_owned();
+    if config.data != Config::default().data {
+        command += &format!(" --data {}", config.data.display());
+    }
+    if config.server_name != Config::default().server_name {
+        command += &format!(" --server-name {}", config.server_name);
+    }
+    command
+}
+
+/// Every waiting client is an open file, and the usual limit of 1,024 is for programs that know no crowds.
+fn open_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(why) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%why, "cannot raise the limit of open files");
+    }
+}
+
+fn log_to_stderr(filter: &str) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(filter).map_err(|why| Error::Log(why.to_string()))?;
+    // A second one in the same process is fine: the first stays.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    Ok(())
+}
+
+/// Says something to the person who started us.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stdout(), "{text}");
+}

@@ -12,6 +12,7 @@ use crate::{
         devices::Device,
         events::{EventPlace, Relation, StoredEvent},
         keys::FallbackKey,
+        media::Media,
         pushers::Pusher,
         receipts::{Receipt, ReceiptKey},
         rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName},
@@ -131,6 +132,12 @@ tables! {
     DEVICES_CHANGED_AT = 74 in Rows: UserNo => Position;
     /// Messages that wait for a device. Written by `rows/to_device.rs`.
     TO_DEVICE = 80 in Queues: (UserNo, String, Position) => Bytes;
+
+    // Files.
+    /// Uploaded files by their media id. Written by `rows/media.rs`.
+    MEDIA = 90 in Rows: String => Media;
+    /// Media ids whose files are still to come, and until when: user, media id. Written by `rows/media.rs`.
+    MEDIA_PENDING = 91 in Rows: (UserNo, String) => u64;
 
     // What people do in rooms beside sending events.
     /// Receipts: room, user, kind, thread. Written by `rows/receipts.rs`.

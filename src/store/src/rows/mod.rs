@@ -5,6 +5,7 @@ pub mod devices;
 pub mod events;
 pub mod filters;
 pub mod keys;
+pub mod media;
 pub mod push_rules;
 pub mod pushers;
 pub mod receipts;

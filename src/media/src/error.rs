@@ -1,0 +1,47 @@
+//! What goes wrong with files.
+
+use std::io;
+
+/// Why something was not done with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such file (`M_NOT_FOUND`).
+    #[error("{0}")]
+    NotFound(&'static str),
+    /// Not what a media id is made of (`M_INVALID_PARAM`).
+    #[error("a media id has letters, digits, `_` and `-` only")]
+    BadId,
+    /// A parameter is not what it should be (`M_INVALID_PARAM`).
+    #[error("{0}")]
+    InvalidParam(&'static str),
+    /// The file is too large (`M_TOO_LARGE`).
+    #[error("a file has at most {0} bytes")]
+    TooLarge(u64),
+    /// The user may not (`M_FORBIDDEN`).
+    #[error("{0}")]
+    Forbidden(&'static str),
+    /// The file has not come yet (`M_NOT_YET_UPLOADED`).
+    #[error("the file has not been uploaded yet")]
+    NotYetUploaded,
+    /// There is a file already (`M_CANNOT_OVERWRITE_MEDIA`).
+    #[error("this media id has a file already")]
+    CannotOverwrite,
+    /// The user has reserved too many ids (`M_LIMIT_EXCEEDED`).
+    #[error("too many uploads are still to come")]
+    TooManyPending {
+        /// When the first of them ends.
+        retry_after_ms: u64,
+    },
+    /// Thumbnails can be made of images only, and of some (`M_UNKNOWN`).
+    #[error("no thumbnail can be made of this file")]
+    NoThumbnail,
+    /// The image is too large for thumbnails (`M_TOO_LARGE`).
+    #[error("the image is too large to make a thumbnail of it")]
+    ImageTooLarge,
+    /// The disk failed.
+    #[error("the disk failed: {0}")]
+    Disk(#[from] io::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] stoa_store::Error),
+}

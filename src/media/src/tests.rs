@@ -1,0 +1,213 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use image::{DynamicImage, ImageFormat, Rgb, RgbImage, RgbaImage};
+use stoa_event::ids::OwnedServerName;
+use stoa_store::{Clock, Env, Options, Random, Store, UserNo};
+
+use crate::{About, Config, Error, Media, Method, Thumbnail, ThumbnailRequest};
+
+struct Hands(AtomicU64);
+
+impl Clock for Hands {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Counting(AtomicU64);
+
+impl Random for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = (self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
+        }
+    }
+}
+
+struct World {
+    media: Media,
+    clock: Arc<Hands>,
+    here: OwnedServerName,
+    folder: tempfile::TempDir,
+}
+
+const ALICE: UserNo = UserNo(1);
+const BOB: UserNo = UserNo(2);
+const NOW: Duration = Duration::ZERO;
+
+async fn world() -> World {
+    let engine = Arc::new(stoa_engine::memory::Memory::new());
+    let (store, committer) = Store::open(engine, Options::default()).await.unwrap();
+    tokio::spawn(committer.run());
+    let clock = Arc::new(Hands(AtomicU64::new(1000)));
+    let env = Env { clock: clock.clone(), random: Arc::new(Counting(AtomicU64::new(7))) };
+    let folder = tempfile::tempdir().unwrap();
+    let here: OwnedServerName = "here.example".try_into().unwrap();
+    let config = Config {
+        max_upload: 100_000,
+        max_pending: 2,
+        pending_ms: 5000,
+        max_pixels: 1_000_000,
+        ..Config::in_folder(folder.path().join("media"))
+    };
+    let media = Media::new(store, env, here.clone(), config);
+    media.prepare().await.unwrap();
+    World { media, clock, here, folder }
+}
+
+impl World {
+    async fn upload(&self, bytes: &[u8], kind: &str) -> String {
+        let mut upload = self.media.begin(None).await.unwrap();
+        upload.write(&Bytes::copy_from_slice(bytes)).await.unwrap();
+        let about = About { content_type: Some(kind.into()), name: Some("name".into()) };
+        self.media.keep(upload, ALICE, about).await.unwrap()
+    }
+
+    async fn read(&self, id: &str, from: u64, length: u64) -> Vec<u8> {
+        let download = self.media.open(&self.here, id, NOW).await.unwrap();
+        let pieces: Vec<Bytes> = download.bytes(from, length).await.unwrap().try_collect().await.unwrap();
+        pieces.concat()
+    }
+
+    async fn thumbnail(&self, id: &str, side: (u32, u32), method: Method) -> Result<Thumbnail, Error> {
+        let request = ThumbnailRequest { width: side.0, height: side.1, method };
+        self.media.thumbnail(&self.here, id, request, NOW).await
+    }
+
+    fn files(&self) -> usize {
+        fn count(folder: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
+        }
+        count(self.folder.path())
+    }
+}
+
+fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
+    let mut out = std::io::Cursor::new(Vec::new());
+    image.into().write_to(&mut out, ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+#[tokio::test]
+async fn a_file_comes_back_as_it_was() {
+    let world = world().await;
+    let bytes: Vec<u8> = (0..90_000u32).map(|i| (i % 251) as u8).collect();
+    let id = world.upload(&bytes, "application/x-thing").await;
+    assert!(id.len() >= 20);
+    let download = world.media.open(&world.here, &id, NOW).await.unwrap();
+    assert_eq!((download.size, download.name.as_deref()), (90_000, Some("name")));
+    assert_eq!(download.content_type.as_deref(), Some("application/x-thing"));
+    assert_eq!(world.read(&id, 0, 90_000).await, bytes);
+    assert_eq!(world.read(&id, 70_000, 10).await, bytes[70_000..70_010]);
+    assert_eq!(world.read(&id, 89_999, 10).await, bytes[89_999..]);
+}
+
+#[tokio::test]
+async fn too_large_is_refused_early_and_late_and_leaves_nothing() {
+    let world = world().await;
+    assert!(matches!(world.media.begin(Some(100_001)).await, Err(Error::TooLarge(100_000))));
+    let mut upload = world.media.begin(None).await.unwrap();
+    upload.write(&vec![0; 60_000].into()).await.unwrap();
+    assert!(matches!(upload.write(&vec![0; 60_000].into()).await, Err(Error::TooLarge(100_000))));
+    drop(upload);
+    assert_eq!(world.files(), 0);
+}
+
+#[tokio::test]
+async fn ids_that_mean_something_in_a_path_are_refused() {
+    let world = world().await;
+    for id in ["..", "../x", "a/b", "a%2Fb", "", ".", "a b", "ä", "a\0b", &"x".repeat(256)] {
+        assert!(matches!(world.media.open(&world.here, id, NOW).await, Err(Error::BadId)), "{id:?}");
+    }
+    assert!(matches!(world.media.open(&world.here, "unknown", NOW).await, Err(Error::NotFound(_))));
+    let there: OwnedServerName = "there.example".try_into().unwrap();
+    assert!(matches!(world.media.open(&there, "unknown", NOW).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn a_reserved_id_is_filled_once_by_its_owner() {
+    let world = world().await;
+    let pending = world.media.reserve(ALICE).await.unwrap();
+    let id = pending.id.as_str();
+    assert!(matches!(world.media.open(&world.here, id, NOW).await, Err(Error::NotYetUploaded)));
+    assert!(matches!(world.media.may_fill(&world.here, id, BOB).await, Err(Error::Forbidden(_))));
+    assert!(matches!(world.media.may_fill(&world.here, "other", ALICE).await, Err(Error::NotFound(_))));
+    world.media.may_fill(&world.here, id, ALICE).await.unwrap();
+    let mut upload = world.media.begin(None).await.unwrap();
+    upload.write(&"late".into()).await.unwrap();
+    let waiting = world.media.open(&world.here, id, Duration::from_secs(20));
+    let (waited, filled) = tokio::join!(waiting, world.media.fill(upload, id, ALICE, About::default()));
+    filled.unwrap();
+    assert_eq!(waited.unwrap().size, 4);
+    assert!(matches!(world.media.may_fill(&world.here, id, ALICE).await, Err(Error::CannotOverwrite)));
+    let second = world.media.begin(None).await.unwrap();
+    assert!(matches!(world.media.fill(second, id, ALICE, About::default()).await, Err(Error::CannotOverwrite)));
+    assert_eq!(world.read(id, 0, 9).await, b"late");
+}
+
+#[tokio::test]
+async fn reserved_ids_are_few_and_end() {
+    let world = world().await;
+    let first = world.media.reserve(ALICE).await.unwrap();
+    world.media.reserve(ALICE).await.unwrap();
+    let refused = world.media.reserve(ALICE).await;
+    assert!(matches!(refused, Err(Error::TooManyPending { retry_after_ms: 5000 })));
+    assert!(world.media.reserve(BOB).await.is_ok());
+    world.clock.0.store(first.expires, Ordering::Relaxed);
+    assert!(matches!(world.media.may_fill(&world.here, &first.id, ALICE).await, Err(Error::NotFound(_))));
+    assert!(matches!(world.media.open(&world.here, &first.id, NOW).await, Err(Error::NotFound(_))));
+    assert!(world.media.reserve(ALICE).await.is_ok(), "the old ones no longer count");
+}
+
+#[tokio::test]
+async fn thumbnails_fit_and_are_kept() {
+    let world = world().await;
+    let picture = RgbImage::from_fn(800, 400, |x, _| Rgb([(x % 256) as u8, 0, 0]));
+    let id = world.upload(&png(picture), "image/png").await;
+    let before = world.files();
+    for (side, method, size) in [
+        ((300, 200), Method::Scale, (320, 160)),
+        ((96, 96), Method::Crop, (96, 96)),
+        ((10, 10), Method::Scale, (32, 16)),
+        ((64, 64), Method::Crop, (96, 96)),
+    ] {
+        let Thumbnail::Made { bytes, content_type } = world.thumbnail(&id, side, method).await.unwrap() else {
+            panic!("{side:?} should be smaller than the picture")
+        };
+        assert_eq!(content_type, "image/jpeg");
+        let made = image::load_from_memory_with_format(&bytes, ImageFormat::Jpeg).unwrap();
+        assert_eq!((made.width(), made.height()), size, "{side:?}");
+    }
+    assert_eq!(world.files(), before + 3);
+    let large = world.thumbnail(&id, (800, 600), Method::Scale).await.unwrap();
+    assert!(matches!(large, Thumbnail::Original(_)), "nothing grows");
+}
+
+#[tokio::test]
+async fn transparent_pictures_stay_transparent() {
+    let world = world().await;
+    let id = world.upload(&png(RgbaImage::new(400, 400)), "image/png").await;
+    let made = world.thumbnail(&id, (96, 96), Method::Scale).await.unwrap();
+    assert!(matches!(made, Thumbnail::Made { content_type: "image/png", .. }));
+}
+
+#[tokio::test]
+async fn what_is_no_picture_or_too_large_has_no_thumbnail() {
+    let world = world().await;
+    let text = world.upload(b"<svg/>", "image/svg+xml").await;
+    assert!(matches!(world.thumbnail(&text, (32, 32), Method::Crop).await, Err(Error::NoThumbnail)));
+    let liar = world.upload(b"no picture at all", "image/png").await;
+    assert!(matches!(world.thumbnail(&liar, (32, 32), Method::Crop).await, Err(Error::NoThumbnail)));
+    let large = world.upload(&png(DynamicImage::new_luma8(2000, 600)), "image/png").await;
+    assert!(matches!(world.thumbnail(&large, (32, 32), Method::Crop).await, Err(Error::ImageTooLarge)));
+    assert!(matches!(world.thumbnail(&large, (0, 32), Method::Crop).await, Err(Error::InvalidParam(_))));
+}

@@ -1,0 +1,182 @@
+//! Thumbnails (Client-Server API, "Thumbnails"): made when they are first asked for, in a few sizes, and kept on disk.
+
+use std::{path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use stoa_event::ids::ServerName;
+use tokio::fs;
+
+use crate::{Download, Error, Media, files, resize};
+
+/// The sides that thumbnails have: the sizes that the specification names. What is asked for is rounded up, so that nobody
+/// can fill the disk with a thousand sizes of one picture.
+const SCALE: [(u32, u32); 5] = [(32, 32), (96, 96), (320, 240), (640, 480), (800, 600)];
+const CROP: [u32; 6] = [32, 96, 240, 320, 640, 800];
+/// Files that a thumbnail can be made of.
+const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+
+/// How a thumbnail fits its size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// The whole picture, within the size.
+    #[default]
+    Scale,
+    /// The middle of the picture, filling the size.
+    Crop,
+}
+
+/// What somebody asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThumbnailRequest {
+    /// The width that is wished for.
+    pub width: u32,
+    /// The height that is wished for.
+    pub height: u32,
+    /// How it fits.
+    pub method: Method,
+}
+
+/// A thumbnail.
+#[derive(Debug)]
+pub enum Thumbnail {
+    /// A small picture.
+    Made {
+        /// Its bytes.
+        bytes: Bytes,
+        /// `image/jpeg`, or `image/png` where it is transparent.
+        content_type: &'static str,
+    },
+    /// The picture itself is no larger than what was asked for.
+    Original(Download),
+}
+
+/// A size to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pub(crate) method: Method,
+}
+
+impl ThumbnailRequest {
+    /// The size to make; `None` where it would be so large that the picture itself serves as well.
+    fn target(self) -> Option<Target> {
+        let ThumbnailRequest { width, height, method } = self;
+        let (width, height) = match method {
+            Method::Scale => SCALE.into_iter().find(|(w, h)| *w >= width && *h >= height)?,
+            Method::Crop => {
+                // The longer side is rounded up, the shorter one keeps the shape.
+                let longer = width.max(height);
+                let side = CROP.into_iter().find(|side| *side >= longer)?;
+                let scaled = |part: u32| (part * side).div_ceil(longer).max(1);
+                (scaled(width), scaled(height))
+            }
+        };
+        Some(Target { width, height, method })
+    }
+}
+
+impl Target {
+    fn name(self, kind: &str) -> String {
+        let method = match self.method {
+            Method::Scale => "scale",
+            Method::Crop => "crop",
+        };
+        format!("{}x{}-{method}.{kind}", self.width, self.height)
+    }
+
+    /// Whether it is kept: pictures are asked for in a few shapes, and others are made each time.
+    fn is_usual(self) -> bool {
+        self.method == Method::Scale || self.width == self.height
+    }
+}
+
+impl Media {
+    /// A small picture of a file.
+    ///
+    /// # Errors
+    /// Those of [`Media::open`]; [`Error::NoThumbnail`], [`Error::ImageTooLarge`], [`Error::InvalidParam`]
+    pub async fn thumbnail(
+        &self,
+        server: &ServerName,
+        id: &str,
+        request: ThumbnailRequest,
+        wait: Duration,
+    ) -> Result<Thumbnail, Error> {
+        if request.width == 0 || request.height == 0 {
+            return Err(Error::InvalidParam("a thumbnail has a width and a height"));
+        }
+        let file = self.find(server, id, wait).await?;
+        let kind = file.content_type.as_deref().unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if !IMAGES.contains(&kind.as_str()) {
+            return Err(Error::NoThumbnail);
+        }
+        let Some(target) = request.target() else { return self.original(server, id).await };
+        if let Some(kept) = self.kept(id, target).await {
+            return Ok(kept);
+        }
+        // Everything below needs memory: a few at a time.
+        let _turn = self.inner.resizing.acquire().await.map_err(|_| Error::NoThumbnail)?;
+        if let Some(kept) = self.kept(id, target).await {
+            return Ok(kept);
+        }
+        let (path, max_pixels) = (self.inner.files.of(id), self.inner.config.max_pixels);
+        let made = tokio::task::spawn_blocking(move || resize::resize(&path, target, max_pixels));
+        let made = made.await.map_err(|_| Error::NoThumbnail)??;
+        let Some(made) = made else { return self.original(server, id).await };
+        if target.is_usual()
+            && let Err(why) = self.keep_thumbnail(id, target, &made).await
+        {
+            tracing::warn!(%why, "cannot keep a thumbnail");
+        }
+        Ok(Thumbnail::Made { bytes: made.bytes, content_type: made.content_type })
+    }
+
+    async fn original(&self, server: &ServerName, id: &str) -> Result<Thumbnail, Error> {
+        self.open(server, id, Duration::ZERO).await.map(Thumbnail::Original)
+    }
+
+    fn places(&self, id: &str, target: Target) -> [(PathBuf, &'static str); 2] {
+        let place = |kind| self.inner.files.thumbnail(id, &target.name(kind));
+        [(place("jpg"), "image/jpeg"), (place("png"), "image/png")]
+    }
+
+    async fn kept(&self, id: &str, target: Target) -> Option<Thumbnail> {
+        for (path, content_type) in self.places(id, target) {
+            if let Ok(bytes) = fs::read(path).await {
+                return Some(Thumbnail::Made { bytes: bytes.into(), content_type });
+            }
+        }
+        None
+    }
+
+    async fn keep_thumbnail(&self, id: &str, target: Target, made: &resize::Made) -> Result<(), Error> {
+        let places = self.places(id, target);
+        let Some((place, _)) = places.into_iter().find(|(_, kind)| *kind == made.content_type) else { return Ok(()) };
+        let unfinished = self.inner.files.unfinished(&self.inner.env.token(24));
+        fs::write(&unfinished, &made.bytes).await?;
+        files::move_to(&unfinished, &place).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(width: u32, height: u32, method: Method) -> Option<(u32, u32)> {
+        ThumbnailRequest { width, height, method }.target().map(|target| (target.width, target.height))
+    }
+
+    #[test]
+    fn sizes_are_rounded_up_to_a_few() {
+        assert_eq!(target(1, 1, Method::Scale), Some((32, 32)));
+        assert_eq!(target(320, 240, Method::Scale), Some((320, 240)));
+        assert_eq!(target(100, 241, Method::Scale), Some((640, 480)));
+        assert_eq!(target(801, 1, Method::Scale), None);
+        assert_eq!(target(64, 64, Method::Crop), Some((96, 96)));
+        assert_eq!(target(100, 50, Method::Crop), Some((240, 120)));
+        assert_eq!(target(1, 800, Method::Crop), Some((1, 800)));
+        assert_eq!(target(4000, 4000, Method::Crop), None);
+    }
+}

@@ -1,0 +1,345 @@
+//! The configuration: the file, what overrides it, and what it means for each part. `config/stoa.toml` shows every option.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use serde::Deserialize;
+use stoa_event::ids::OwnedServerName;
+use stoa_http::limit;
+
+use crate::args::{Options, Registration, Switch};
+
+/// The example, with every option at its default.
+pub const EXAMPLE: &str = include_str!("../../../config/stoa.toml");
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read {}: {why}", .path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        why: std::io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}: {why}", .path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        why: String,
+    },
+    /// An option has a value that cannot be.
+    #[error("{option}: {why}")]
+    Value {
+        /// Which.
+        option: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The name of the server. It is part of every id and cannot change.
+    pub server_name: String,
+    /// The folder for everything that is kept.
+    pub data: PathBuf,
+    /// The addresses to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// The address at which clients find the server.
+    pub base_url: Option<String>,
+    /// Memory for caches.
+    pub memory: Size,
+    /// When a request is acknowledged.
+    pub durability: Durability,
+    /// What is logged.
+    pub log: String,
+    /// Who may make an account.
+    pub registration: RegistrationConfig,
+    /// Files.
+    pub media: MediaConfig,
+    /// Rate limits.
+    pub limits: limit::Config,
+}
+
+/// Who may make an account.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistrationConfig {
+    /// `open`, `token` or `closed`.
+    pub mode: Mode,
+    /// The tokens that let somebody in where the mode is `token`.
+    pub tokens: Vec<String>,
+}
+
+/// `open`, `token` or `closed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Everybody.
+    Open,
+    /// Who has a token.
+    Token,
+    /// Only the administrator.
+    #[default]
+    Closed,
+}
+
+/// Files.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MediaConfig {
+    /// The largest file that can be uploaded.
+    pub max_upload: Size,
+    /// Whether the endpoints without authentication are served too, for old clients.
+    pub allow_unauthenticated: bool,
+}
+
+/// When a request is acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// When it is on disk: a power failure loses nothing that was acknowledged.
+    #[default]
+    Synced,
+    /// When it is written: a power failure may lose the last moments, a crash of the server does not.
+    Relaxed,
+}
+
+/// A number of bytes, written as `256M`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Size(pub u64);
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            server_name: "localhost".to_owned(),
+            data: "./data".into(),
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))],
+            base_url: None,
+            memory: Size(256 << 20),
+            durability: Durability::default(),
+            log: "info".to_owned(),
+            registration: RegistrationConfig::default(),
+            media: MediaConfig::default(),
+            limits: limit::Config::default(),
+        }
+    }
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        MediaConfig { max_upload: Size(100 << 20), allow_unauthenticated: false }
+    }
+}
+
+impl Config {
+    /// The file, if one is named, with the options over it.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or something in it cannot be.
+    pub fn load(options: &Options) -> Result<Config, Error> {
+        let mut config = match &options.config {
+            Some(path) => Config::read(path)?,
+            None => Config::default(),
+        };
+        config.override_with(options);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> Result<Config, Error> {
+        let text = std::fs::read_to_string(path).map_err(|why| Error::Read { path: path.to_owned(), why })?;
+        Config::parse(&text).map_err(|why| Error::Parse { path: path.to_owned(), why })
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    fn override_with(&mut self, options: &Options) {
+        let options = options.clone();
+        set(&mut self.server_name, options.server_name);
+        set(&mut self.data, options.data);
+        set(&mut self.memory, options.memory);
+        set(&mut self.durability, options.durability);
+        set(&mut self.log, options.log);
+        set(&mut self.media.max_upload, options.max_upload);
+        if !options.listen.is_empty() {
+            self.listen = options.listen;
+        }
+        if options.base_url.is_some() {
+            self.base_url = options.base_url;
+        }
+        if !options.registration_token.is_empty() {
+            self.registration = RegistrationConfig { mode: Mode::Token, tokens: options.registration_token };
+        }
+        set(
+            &mut self.registration.mode,
+            options.registration.map(|who| match who {
+                Registration::Open => Mode::Open,
+                Registration::Token => Mode::Token,
+                Registration::Closed => Mode::Closed,
+            }),
+        );
+        set(&mut self.limits.enabled, options.rate_limits.map(|switch| switch == Switch::On));
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let bad = |option, why: &str| Err(Error::Value { option, why: why.to_owned() });
+        self.name()?;
+        if self.listen.is_empty() {
+            return bad("listen", "there is no address to listen on");
+        }
+        if self.memory.0 < 32 << 20 {
+            return bad("memory", "less than 32M is not enough");
+        }
+        if self.registration.mode == Mode::Token && self.registration.tokens.iter().all(String::is_empty) {
+            return bad("registration", "the mode is `token`, but there are no tokens");
+        }
+        match &self.base_url {
+            Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                bad("base_url", "it must begin with http:// or https://")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The name of the server.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn name(&self) -> Result<OwnedServerName, Error> {
+        OwnedServerName::try_from(self.server_name.as_str()).map_err(|_| Error::Value {
+            option: "server_name",
+            why: format!("`{}` cannot be the name of a server; it is written like example.org", self.server_name),
+        })
+    }
+
+    /// What this means for accounts.
+    pub fn accounts(&self) -> stoa_accounts::Config {
+        let registration = match self.registration.mode {
+            Mode::Open => stoa_accounts::Registration::Open,
+            Mode::Token => stoa_accounts::Registration::Token(self.registration.tokens.clone()),
+            Mode::Closed => stoa_accounts::Registration::Closed,
+        };
+        stoa_accounts::Config { registration, ..stoa_accounts::Config::default() }
+    }
+
+    /// What this means for files.
+    pub fn media(&self) -> stoa_media::Config {
+        stoa_media::Config {
+            max_upload: self.media.max_upload.0,
+            ..stoa_media::Config::in_folder(self.data.join("media"))
+        }
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("`{text}` is not a size; it is written like 256M");
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = match text[digits.len()..].trim().to_ascii_uppercase().as_str() {
+            "" | "B" => 1,
+            "K" | "KB" | "KIB" => 1 << 10,
+            "M" | "MB" | "MIB" => 1 << 20,
+            "G" | "GB" | "GIB" => 1 << 30,
+            _ => return Err(bad()),
+        };
+        let number: u64 = digits.parse().map_err(|_| bad())?;
+        number.checked_mul(unit).map(Size).ok_or_else(bad)
+    }
+}
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_shows_the_defaults() {
+        assert_eq!(Config::parse(EXAMPLE), Ok(Config::default()));
+        // What is commented out must be an option too: an unknown one would be an error.
+        let all: String = EXAMPLE
+            .lines()
+            .map(|line| line.strip_prefix('#').filter(|rest| rest.contains(" = ") && !rest.starts_with(' ')).unwrap_or(line))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = Config::parse(&all).unwrap();
+        assert!(config.base_url.is_some());
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_that_name_them() {
+        assert!(Config::parse("serve_name = \"x\"").unwrap_err().contains("serve_name"));
+        assert!(Config::parse("[limits]\nlogins = 1").unwrap_err().contains("logins"));
+        assert!(Config::parse("[registration]\nmode = \"maybe\"").unwrap_err().contains("maybe"));
+    }
+
+    #[test]
+    fn options_win_over_the_file() {
+        let mut config = Config::parse("server_name = \"a.example\"\nmemory = \"64M\"").unwrap();
+        config.override_with(&Options { memory: Some(Size(1 << 30)), ..Options::default() });
+        assert_eq!((config.server_name.as_str(), config.memory), ("a.example", Size(1 << 30)));
+        config.override_with(&Options { registration_token: vec!["t".into()], ..Options::default() });
+        assert_eq!(config.registration.mode, Mode::Token);
+        config.override_with(&Options { rate_limits: Some(Switch::Off), ..Options::default() });
+        assert!(!config.limits.enabled);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let bad = |text: &str| Config::parse(text).unwrap().check().unwrap_err().to_string();
+        assert!(bad("server_name = \"a b\"").contains("server_name"));
+        assert!(bad("listen = []").contains("listen"));
+        assert!(bad("memory = \"1M\"").contains("memory"));
+        assert!(bad("[registration]\nmode = \"token\"").contains("tokens"));
+        assert!(bad("base_url = \"example.org\"").contains("base_url"));
+    }
+
+    #[test]
+    fn sizes() {
+        let size = |text: &str| text.parse::<Size>().ok().map(|size| size.0);
+        assert_eq!(size("256M"), Some(256 << 20));
+        assert_eq!(size("1 GiB"), Some(1 << 30));
+        assert_eq!(size("12"), Some(12));
+        assert_eq!(size("M"), None);
+        assert_eq!(size("99999999999G"), None);
+        assert_eq!(size("-1M"), None);
+    }
+}

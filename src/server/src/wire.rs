@@ -1,0 +1,130 @@
+//! Puts the parts together: engine, store, accounts, rooms, view, media.
+
+use std::{
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use stoa_accounts::Accounts;
+use stoa_client_api::Api;
+use stoa_engine_rocksdb::RocksDb;
+use stoa_event::{ids::OwnedServerName, sign::SigningKey};
+use stoa_http::Limits;
+use stoa_media::Media;
+use stoa_rooms::Rooms;
+use stoa_store::{Env, Store, Tx, rows};
+use stoa_view::View;
+
+use crate::{
+    Error,
+    config::{Config, Durability},
+    workers::Workers,
+};
+
+/// A server without its listener.
+pub struct Parts {
+    /// What the handlers are given.
+    pub api: Api,
+    /// The store.
+    pub store: Store,
+    /// The engine below it.
+    pub engine: Arc<RocksDb>,
+    /// What goes on beside requests.
+    pub workers: Workers,
+}
+
+/// Opens what a configuration describes, making it where it is not there yet.
+///
+/// # Errors
+/// Where the folder or the database cannot be used, or belongs to another server.
+pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
+    let name = config.name()?;
+    make_folder(&config.data)?;
+    let engine = open_engine(config).await?;
+    let options = stoa_store::Options {
+        durability: match config.durability {
+            Durability::Synced => stoa_store::Durability::Synced,
+            Durability::Relaxed => stoa_store::Durability::Relaxed,
+        },
+        cache_bytes: config.memory.0 / 4,
+        now_ms: env.now_ms(),
+        ..stoa_store::Options::default()
+    };
+    let (store, committer) = Store::open(engine.clone(), options).await?;
+    let mut workers = Workers::default();
+    workers.commit(committer);
+    let key = identity(&store, &env, &name).await?;
+
+    let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
+    let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key, stoa_rooms::Config::default());
+    let view = View::new(store.clone(), env.clone(), name.clone(), stoa_view::Config::default());
+    let media = Media::new(store.clone(), env.clone(), name.clone(), config.media());
+    media.prepare().await.map_err(|why| Error::Media(why.to_string()))?;
+    let limits = Limits::new(config.limits.clone(), env.clock.clone());
+    let settings = stoa_client_api::Config { server_name: name, base_url: config.base_url.clone() };
+    workers.keep_house(&store, &accounts, &env);
+    workers.beside(view.clone().run());
+    let api = Api { accounts, rooms, view, media, limits, env, config: Arc::new(settings) };
+    Ok(Parts { api, store, engine, workers })
+}
+
+/// The database has half of the memory, the caches above it a quarter, and the rest is for requests.
+async fn open_engine(config: &Config) -> Result<Arc<RocksDb>, Error> {
+    let memory_bytes = usize::try_from(config.memory.0 / 2).unwrap_or(usize::MAX);
+    let options = stoa_engine_rocksdb::Options { memory_bytes, ..stoa_engine_rocksdb::Options::default() };
+    let path = config.data.join("db");
+    let opened = tokio::task::spawn_blocking(move || RocksDb::open(&path, options)).await;
+    let opened = opened.map_err(|why| Error::Database(why.to_string()))?;
+    opened.map_err(|why| Error::Database(why.to_string()))
+}
+
+/// A folder that nobody else may read: it holds keys and messages.
+fn make_folder(path: &Path) -> Result<(), Error> {
+    let folder = |why| Error::Folder { path: path.to_owned(), why };
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(folder)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(folder)
+}
+
+/// The name and the signing key of the server whose data this is. A new one gets them now.
+async fn identity(store: &Store, env: &Env, name: &OwnedServerName) -> Result<SigningKey, Error> {
+    let snapshot = store.snapshot().await?;
+    let text = |bytes: bytes::Bytes| String::from_utf8_lossy(&bytes).into_owned();
+    match rows::server::get(&snapshot, "name").await?.map(text) {
+        Some(stored) if stored != name.as_str() => {
+            return Err(Error::OtherServer { stored, asked: name.to_string() });
+        }
+        Some(_) => {
+            let line = rows::server::get(&snapshot, "signing_key").await?.map(text);
+            return line.and_then(|line| SigningKey::parse(&line).ok()).ok_or(Error::NoKey);
+        }
+        None => {}
+    }
+    let mut seed = [0; 32];
+    env.random.fill(&mut seed);
+    let key = SigningKey::from_seed(&seed, &format!("a_{}", env.token(4))).map_err(|_| Error::NoKey)?;
+    let mut tx = Tx::new();
+    rows::server::put(&mut tx, "name", &name.to_string().into());
+    rows::server::put(&mut tx, "signing_key", &key.to_line().into());
+    store.commit(tx).await?;
+    Ok(key)
+}
+
+impl Parts {
+    /// Ends everything that was opened, so that the folder is free for another process.
+    pub async fn close(self) {
+        let Parts { api, store, engine, workers } = self;
+        if let Err(why) = api.accounts.write_seen().await {
+            tracing::warn!(%why, "cannot write when devices were last seen");
+        }
+        drop((api, store));
+        workers.end(Duration::from_secs(5)).await;
+        if let Err(why) = engine.flush().await {
+            tracing::warn!(%why, "cannot flush the database; what was acknowledged is in its log");
+        }
+    }
+}
