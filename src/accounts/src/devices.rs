@@ -4,9 +4,10 @@ use std::{collections::HashMap, net::IpAddr};
 
 use parking_lot::Mutex;
 use stoa_store::{
-    Direction, Fact, Snapshot, Tx, UserNo,
+    Direction, Snapshot, Tx, UserNo,
     rows::{
         devices::{self, Device},
+        keys, to_device,
         tokens::{self, TokenHash},
     },
     schema,
@@ -128,7 +129,7 @@ impl Accounts {
         }
         let mut tx = Tx::new();
         devices::put(&mut tx, user, id, &Device { name: Some(name.to_owned()), ..device });
-        self.tell_devices(&mut tx, user);
+        self.note_devices_changed(&snapshot, &mut tx, user).await?;
         self.store().commit(tx).await?;
         Ok(())
     }
@@ -155,7 +156,7 @@ impl Accounts {
         if tx.is_empty() {
             return Ok(());
         }
-        self.tell_devices(&mut tx, user);
+        self.note_devices_changed(&snapshot, &mut tx, user).await?;
         self.store().commit(tx).await?;
         self.inner.sessions.forget(&gone);
         Ok(())
@@ -197,7 +198,7 @@ impl Accounts {
                 gone.extend(self.remove_device(snapshot, tx, user, &id).await?);
             }
         }
-        self.tell_devices(tx, user);
+        self.note_devices_changed(snapshot, tx, user).await?;
         Ok(gone)
     }
 
@@ -209,7 +210,8 @@ impl Accounts {
         }
         devices::delete(tx, user, id);
         self.remove_pushers_of(snapshot, tx, user, id).await?;
-        // End-to-end keys and to-device messages of the device go here.
+        keys::delete_device(tx, user, id);
+        to_device::delete_all(tx, user, id);
         if let Some(sights) = self.inner.seen.waiting.lock().get_mut(&user) {
             sights.remove(id);
         }
@@ -236,12 +238,6 @@ impl Accounts {
             }
         }
         Ok(gone)
-    }
-
-    /// Tells those who share encrypted rooms with a user that the list of devices changed.
-    pub(crate) fn tell_devices(&self, tx: &mut Tx, user: UserNo) {
-        let slot = tx.slot();
-        tx.tell(move |at| Fact::Devices { user, at: at.of(slot) });
     }
 }
 

@@ -53,6 +53,15 @@ pub enum Error {
     /// A field is not there (`M_MISSING_PARAM`).
     #[error("{0} is missing")]
     MissingParam(&'static str),
+    /// A signature that is wrong or missing (`M_INVALID_SIGNATURE`).
+    #[error("{0}")]
+    InvalidSignature(String),
+    /// Another version of the key backup is the current one (`M_WRONG_ROOM_KEYS_VERSION`).
+    #[error("that is not the current version of the key backup")]
+    WrongBackupVersion {
+        /// The current one.
+        current: String,
+    },
     /// Something the server does not know (`M_UNKNOWN`).
     #[error("{0}")]
     Unknown(&'static str),

@@ -5,9 +5,12 @@
 
 mod account_data;
 mod config;
+mod cross_signing;
 mod devices;
 mod error;
 pub mod filters;
+mod key_backup;
+mod keys;
 mod login;
 mod passwords;
 mod profile;
@@ -23,14 +26,18 @@ mod who;
 use std::sync::Arc;
 
 pub use config::{Config, Registration};
+pub use cross_signing::{CrossSigningUpload, SignatureFailures};
 pub use devices::DeviceInfo;
 pub use error::{Challenge, Error, Flow, Refused};
+pub use key_backup::{BackupKeys, NumberedVersion, Which};
+pub use keys::{ClaimedKeys, FoundKeys, KeyUpload};
 pub use login::{LoggedIn, NewDevice, Tokens};
 pub use passwords::Password;
 pub use profile::{AVATAR_URL, DISPLAYNAME, ShortProfile};
 pub use register::{NewAccount, Registered};
 use stoa_event::ids::{OwnedServerName, UserId};
 use stoa_store::{Env, Store, UserNo};
+pub use to_device::Messages;
 use tokio::sync::{Mutex, MutexGuard};
 pub use users::{Account, User};
 pub use who::Who;

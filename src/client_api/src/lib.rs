@@ -8,6 +8,8 @@ mod capabilities;
 mod create_room;
 mod devices;
 mod filter;
+mod key_backup;
+mod keys;
 mod live;
 mod login;
 mod media;
@@ -23,6 +25,7 @@ mod send;
 mod state;
 mod sync;
 mod throttle;
+mod to_device;
 mod versions;
 mod well_known;
 

@@ -4,8 +4,9 @@ use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
 use crate::{
-    Api, account, account_data, aliases, capabilities, create_room, devices, filter, live, login, media, membership, profile,
-    push_rules, pushers, read, register, send, state, sync, throttle, versions, well_known,
+    Api, account, account_data, aliases, capabilities, create_room, devices, filter, key_backup, keys, live, login,
+    media, membership, profile, push_rules, pushers, read, register, send, state, sync, throttle, to_device, versions,
+    well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -24,6 +25,9 @@ pub fn router(api: Api) -> Router {
         .merge(pushers::routes())
         .merge(register::routes())
         .merge(capabilities::routes())
+        .merge(keys::routes())
+        .merge(key_backup::routes())
+        .merge(to_device::routes())
         .merge(sync::routes())
         .merge(create_room::routes())
         .merge(membership::routes())

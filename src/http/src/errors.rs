@@ -26,6 +26,10 @@ impl From<stoa_accounts::Error> for Error {
             E::BadJson(_) => Error::bad_json(message),
             E::InvalidParam(_) => Error::invalid_param(message),
             E::MissingParam(_) => Error::missing_param(message),
+            E::InvalidSignature(_) => new(StatusCode::BAD_REQUEST, "M_INVALID_SIGNATURE"),
+            E::WrongBackupVersion { current } => {
+                new(StatusCode::FORBIDDEN, "M_WRONG_ROOM_KEYS_VERSION").with("current_version", current)
+            }
             E::Unknown(_) => Error::unknown(message),
             E::TooLarge(_) => Error::too_large(message),
             E::KeyTooLarge => new(StatusCode::BAD_REQUEST, "M_KEY_TOO_LARGE"),

@@ -47,8 +47,7 @@ impl Predicate for LargeJson {
 
 /// Client-Server API, "Web Browser Clients": the headers on every answer, and `OPTIONS` without the endpoint's logic.
 async fn cors(request: Request, next: Next) -> Response {
-    let mut response =
-        if request.method() == Method::OPTIONS { Response::default() } else { next.run(request).await };
+    let mut response = if request.method() == Method::OPTIONS { Response::default() } else { next.run(request).await };
     allow(response.headers_mut());
     response
 }
@@ -102,7 +101,14 @@ mod tests {
             .route("/small", get(|| async { Json("x") }))
             .route("/large", get(|| async { Json("x".repeat(2000)) }))
             .route("/file", get(|| async { "x".repeat(2000) }))
-            .route("/panic", get(|| async { if true { panic!("on purpose") } }));
+            .route(
+                "/panic",
+                get(|| async {
+                    if true {
+                        panic!("on purpose")
+                    }
+                }),
+            );
         around(router)
     }
 

@@ -59,7 +59,7 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
 
     let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key, stoa_rooms::Config::default());
-    let view = View::new(store.clone(), env.clone(), name.clone(), stoa_view::Config::default());
+    let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
     let media = Media::new(store.clone(), env.clone(), name.clone(), config.media());
     media.prepare().await.map_err(|why| Error::Media(why.to_string()))?;
     let limits = Limits::new(config.limits.clone(), env.clock.clone());

@@ -11,6 +11,7 @@ use crate::{
         account_data::{AccountData, AccountDataChange},
         devices::Device,
         events::{EventPlace, Relation, StoredEvent},
+        key_backup::BackupVersion,
         keys::FallbackKey,
         media::Media,
         pushers::Pusher,
@@ -121,7 +122,15 @@ tables! {
     /// Who has a pusher of that app id and push key. Written by `rows/pushers.rs`.
     PUSHER_OWNERS = 52 in Rows: (String, String, UserNo) => ();
 
+    // Key backup.
+    /// Versions of a user's key backup. Written by `rows/key_backup.rs`.
+    BACKUP_VERSIONS = 60 in Rows: (UserNo, u64) => BackupVersion;
+    /// Keys of sessions: user, version, room, session. Written by `rows/key_backup.rs`.
+    BACKUP_KEYS = 61 in Rows: (UserNo, u64, String, String) => Bytes;
+
     // Keys and messages of devices.
+    /// The identity keys of a device: JSON. Written by `rows/keys.rs`.
+    DEVICE_KEYS = 70 in Rows: (UserNo, String) => Bytes;
     /// How many one-time keys a device has left, by algorithm. Written by `rows/keys.rs`.
     ONE_TIME_KEY_COUNTS = 71 in Rows: (UserNo, String, String) => u32;
     /// Fallback keys by algorithm. Written by `rows/keys.rs`.
@@ -130,6 +139,15 @@ tables! {
     DEVICE_CHANGES = 73 in Indexes: (Position, UserNo) => ();
     /// Where the devices or keys of a user changed last. Written by `rows/keys.rs`.
     DEVICES_CHANGED_AT = 74 in Rows: UserNo => Position;
+    /// One-time keys: user, device, algorithm, where they were uploaded, key id. Written by `rows/keys.rs`.
+    ONE_TIME_KEYS = 75 in Rows: (UserNo, String, String, Position, String) => Bytes;
+    /// Where a one-time key was uploaded: user, device, algorithm, key id. Written by `rows/keys.rs`.
+    ONE_TIME_KEY_IDS = 76 in Rows: (UserNo, String, String, String) => Position;
+    /// Cross-signing keys by usage: JSON. Written by `rows/keys.rs`.
+    CROSS_SIGNING_KEYS = 77 in Rows: (UserNo, String) => Bytes;
+    /// Signatures that a user made on the master keys of others, shown to that user only: who signed, whose key, key id
+    /// of the signature. Written by `rows/keys.rs`.
+    OWN_SIGNATURES = 78 in Rows: (UserNo, UserNo, String) => String;
     /// Messages that wait for a device. Written by `rows/to_device.rs`.
     TO_DEVICE = 80 in Queues: (UserNo, String, Position) => Bytes;
 

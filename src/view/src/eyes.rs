@@ -27,7 +27,6 @@ pub(crate) struct Eyes<'a> {
     pub(crate) store: &'a Store,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) room: RoomNo,
-    pub(crate) user: UserNo,
     /// The user's own row for the room, if there is one.
     pub(crate) own: Option<OwnMembership>,
     pub(crate) state: State<'a>,
@@ -46,7 +45,7 @@ impl<'a> Eyes<'a> {
         user_id: &str,
     ) -> Result<Eyes<'a>, Error> {
         let own = snapshot.get(&schema::MEMBERSHIPS, &(user, room)).await?;
-        Self::with(store, snapshot, room, user, user_id, own).await
+        Self::with(store, snapshot, room, user_id, own).await
     }
 
     /// The same where the user's row was read before.
@@ -54,7 +53,6 @@ impl<'a> Eyes<'a> {
         store: &'a Store,
         snapshot: &'a Snapshot,
         room: RoomNo,
-        user: UserNo,
         user_id: &str,
         own: Option<OwnMembership>,
     ) -> Result<Eyes<'a>, Error> {
@@ -65,7 +63,6 @@ impl<'a> Eyes<'a> {
             store,
             snapshot,
             room,
-            user,
             own,
             state: store.state(snapshot, room),
             member_key: found.first().copied().flatten(),

@@ -116,15 +116,6 @@ impl RoomEventFilter {
             && self.contains_url.is_none_or(|wanted| has_url(event) == wanted)
     }
 
-    /// Whether it lets everything through.
-    pub(crate) fn is_open(&self) -> bool {
-        self.types.is_none()
-            && self.not_types.is_empty()
-            && self.senders.is_none()
-            && self.not_senders.is_empty()
-            && self.contains_url.is_none()
-    }
-
     /// How many events, with a default and a bound.
     pub(crate) fn limit(&self, default: usize, most: usize) -> usize {
         self.limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(most)).clamp(1, most)

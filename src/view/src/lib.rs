@@ -20,7 +20,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use stoa_event::ids::{OwnedServerName, OwnedUserId};
+use stoa_event::ids::OwnedUserId;
 use stoa_store::{Env, Position, Store, UserNo};
 
 use crate::wait::Waiters;
@@ -66,7 +66,6 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) env: Env,
     pub(crate) config: Config,
-    pub(crate) server: OwnedServerName,
     waiters: Arc<Waiters>,
     counts: counts::Counts,
     lazy: sync::lazy::Known,
@@ -81,12 +80,11 @@ pub struct View {
 
 impl View {
     /// The read side over a store. [`View::run`] must be run for waiting clients to be woken.
-    pub fn new(store: Store, env: Env, server: OwnedServerName, config: Config) -> View {
+    pub fn new(store: Store, env: Env, config: Config) -> View {
         let inner = Inner {
             store,
             env,
             config,
-            server,
             waiters: Arc::default(),
             counts: counts::Counts::default(),
             lazy: sync::lazy::Known::default(),

@@ -186,7 +186,7 @@ impl Reach<'_> {
         }
         let membership = self.eyes.look(&event).await?;
         match membership {
-            Some(_) => Ok(Visible { no: place.event, event, membership }),
+            Some(_) => Ok(Visible { event, membership }),
             None => Err(missing()),
         }
     }
@@ -211,7 +211,7 @@ impl Reach<'_> {
             let last_page = rows.len() < page;
             let nos: Vec<EventNo> = rows.iter().map(|(_, no)| *no).collect();
             let events = self.inner.store.events().get_many(self.snapshot, self.room, &nos).await?;
-            for ((at, no), event) in rows.into_iter().zip(events) {
+            for ((at, _), event) in rows.into_iter().zip(events) {
                 looked_at += 1;
                 place = match backward {
                     true => HistoryToken { position: Position(at.position.0.saturating_sub(1)), ..at },
@@ -221,7 +221,7 @@ impl Reach<'_> {
                 let Some(event) = event else { continue };
                 let membership = self.eyes.look(&event).await?;
                 if membership.is_some() && filter.wants(&event) {
-                    walk.events.push(Visible { no, event, membership });
+                    walk.events.push(Visible { event, membership });
                     if walk.events.len() == limit {
                         break;
                     }

@@ -62,7 +62,7 @@ impl Reach<'_> {
         let Some(key) = self.key(kind, key).await? else { return Ok(None) };
         let Some(no) = self.eyes.state.get(root, key).await? else { return Ok(None) };
         let event = self.inner.store.events().get(self.snapshot, self.room, no).await?;
-        Ok(event.map(|event| Visible { no, event, membership: None }))
+        Ok(event.map(|event| Visible { event, membership: None }))
     }
 
     /// The member events of these users in a state.

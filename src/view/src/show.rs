@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use stoa_store::{
-    EventNo, Membership,
-    rows::events::{Standing, StoredEvent},
-};
+use stoa_store::{EventNo, Membership, rows::events::StoredEvent};
 
 use crate::{Error, eyes::Eyes, json::Object};
 
@@ -24,7 +21,6 @@ pub(crate) struct Audience<'a> {
 /// An event that the user may see.
 #[derive(Clone)]
 pub(crate) struct Visible {
-    pub(crate) no: EventNo,
     pub(crate) event: Arc<StoredEvent>,
     /// The user's membership when it happened.
     pub(crate) membership: Option<Membership>,
@@ -94,9 +90,4 @@ fn fields<'a>(out: &'a mut Vec<u8>, event: &StoredEvent, room_id: Option<&str>) 
         object.str("redacts", redacts);
     }
     object
-}
-
-/// Whether clients are shown events of that standing at all.
-pub(crate) fn is_shown(event: &StoredEvent) -> bool {
-    event.header.standing == Standing::Accepted
 }

@@ -144,7 +144,7 @@ impl Reach<'_> {
         let changes = self.eyes.state.changes_of(class, Root::EMPTY, root).await?;
         let nos: Vec<EventNo> = changes.iter().filter_map(|change| change.after).collect();
         let events = self.inner.store.events().get_many(self.snapshot, self.room, &nos).await?;
-        let visible = |(no, event): (EventNo, Option<_>)| Some(Visible { no, event: event?, membership: None });
-        Ok(nos.into_iter().zip(events).filter_map(visible).collect())
+        let visible = |event: Option<_>| Some(Visible { event: event?, membership: None });
+        Ok(events.into_iter().filter_map(visible).collect())
     }
 }

@@ -82,7 +82,8 @@ pub async fn since(
         let json = if own { push_rules::refreshed(&row.json, user_id) } else { row.json };
         all.push(Changed { room: change.room, kind, json, at });
     }
-    let default_rules = after == Position::MIN && !all.iter().any(|one| one.room.is_none() && one.kind == push_rules::TYPE);
+    let default_rules =
+        after == Position::MIN && !all.iter().any(|one| one.room.is_none() && one.kind == push_rules::TYPE);
     if default_rules {
         let json = push_rules::json(&push_rules::defaults(user_id));
         all.insert(0, Changed { room: None, kind: push_rules::TYPE.to_owned(), json, at: Position::MIN });

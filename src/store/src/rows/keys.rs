@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, ops::Bound};
 use stoa_engine::Direction;
 
 use crate::{Error, Position, Slot, Snapshot, Tx, UserNo, cbor_value, schema, tx::Fact};
+use bytes::Bytes;
 
 /// A fallback key of a device, by algorithm.
 #[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
@@ -77,4 +78,58 @@ pub async fn devices_changed(snapshot: &Snapshot, from: Position, to: Position) 
         .range(&schema::DEVICE_CHANGES, Bound::Excluded(from), Bound::Included(to), Direction::Forward, usize::MAX)
         .await?;
     Ok(rows.into_iter().map(|((_, user), ())| user).collect())
+}
+
+/// Sets the identity keys of a device.
+pub fn put_device_keys(tx: &mut Tx, user: UserNo, device: &str, json: &Bytes) {
+    tx.put(&schema::DEVICE_KEYS, &(user, device.to_owned()), json);
+}
+
+/// Adds a one-time key at the position of `slot`.
+pub fn put_one_time_key(tx: &mut Tx, slot: Slot, user: UserNo, device: &str, algorithm: &str, id: &str, json: &Bytes) {
+    let key = (user, device.to_owned(), algorithm.to_owned(), id.to_owned());
+    let json = json.clone();
+    let ids = key.clone();
+    tx.put_at(&schema::ONE_TIME_KEYS, move |at| {
+        ((key.0, key.1.clone(), key.2.clone(), at.of(slot), key.3.clone()), json.clone())
+    });
+    tx.put_at(&schema::ONE_TIME_KEY_IDS, move |at| (ids.clone(), at.of(slot)));
+}
+
+/// Removes a one-time key: it was given out.
+pub fn delete_one_time_key(tx: &mut Tx, user: UserNo, device: &str, algorithm: &str, at: Position, id: &str) {
+    let key = (user, device.to_owned(), algorithm.to_owned(), at, id.to_owned());
+    tx.delete(&schema::ONE_TIME_KEYS, &key);
+    tx.delete(&schema::ONE_TIME_KEY_IDS, &(key.0, key.1, key.2, key.4));
+}
+
+/// Sets how many one-time keys a device has, and tells the device.
+pub fn put_count(tx: &mut Tx, slot: Slot, user: UserNo, device: &str, algorithm: &str, count: u32) {
+    tx.put(&schema::ONE_TIME_KEY_COUNTS, &(user, device.to_owned(), algorithm.to_owned()), &count);
+    tx.tell(move |at| Fact::User { user, at: at.of(slot) });
+}
+
+/// Sets the fallback key of an algorithm.
+pub fn put_fallback_key(tx: &mut Tx, user: UserNo, device: &str, algorithm: &str, key: &FallbackKey) {
+    tx.put(&schema::FALLBACK_KEYS, &(user, device.to_owned(), algorithm.to_owned()), key);
+}
+
+/// Sets a cross-signing key.
+pub fn put_cross_signing_key(tx: &mut Tx, user: UserNo, usage: &str, json: &Bytes) {
+    tx.put(&schema::CROSS_SIGNING_KEYS, &(user, usage.to_owned()), json);
+}
+
+/// Notes a signature that a user made on the master key of another.
+pub fn put_own_signature(tx: &mut Tx, signer: UserNo, target: UserNo, key_id: &str, signature: &str) {
+    tx.put(&schema::OWN_SIGNATURES, &(signer, target, key_id.to_owned()), &signature.to_owned());
+}
+
+/// Forgets all keys of a device.
+pub fn delete_device(tx: &mut Tx, user: UserNo, device: &str) {
+    let prefix = (user, device.to_owned());
+    tx.delete(&schema::DEVICE_KEYS, &prefix);
+    tx.delete_prefix(&schema::ONE_TIME_KEYS, &prefix);
+    tx.delete_prefix(&schema::ONE_TIME_KEY_IDS, &prefix);
+    tx.delete_prefix(&schema::ONE_TIME_KEY_COUNTS, &prefix);
+    tx.delete_prefix(&schema::FALLBACK_KEYS, &prefix);
 }

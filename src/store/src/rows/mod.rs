@@ -4,6 +4,7 @@ pub mod account_data;
 pub mod devices;
 pub mod events;
 pub mod filters;
+pub mod key_backup;
 pub mod keys;
 pub mod media;
 pub mod push_rules;

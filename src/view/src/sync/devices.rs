@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stoa_store::{Membership, Position, RoomNo, UserNo, rows, schema};
 
 use super::Span;
-use crate::Error;
+use crate::{Error, Filter, View, Viewer, json::Object, token::SyncToken};
 
 /// How many to-device messages one answer has.
 const MESSAGES: usize = 100;
@@ -86,5 +86,35 @@ impl Span<'_> {
             }
         }
         Ok(false)
+    }
+}
+
+impl View {
+    /// Whose devices changed, and whom the user shares no encrypted room with any more, between two sync tokens
+    /// (Client-Server API, "Key management API", `/keys/changes`).
+    ///
+    /// # Errors
+    /// [`Error::InvalidParam`] for tokens that are not ours
+    pub async fn key_changes(&self, viewer: &Viewer, from: &str, to: &str) -> Result<Vec<u8>, Error> {
+        let (from, to) = (SyncToken::parse(from)?, SyncToken::parse(to)?);
+        let snapshot = self.inner.store.snapshot().await?;
+        let filter = Filter::default();
+        let span = Span {
+            inner: &self.inner,
+            snapshot: &snapshot,
+            viewer,
+            filter: &filter,
+            from: Some(from),
+            to: SyncToken { position: to.position.min(snapshot.position()), ..to },
+            full_state: false,
+            state_after: false,
+            now_ms: 0,
+        };
+        let lists = span.device_lists(span.device_news().await?).await?;
+        let mut out = Vec::new();
+        let mut body = Object::new(&mut out);
+        body.strings("changed", &lists.changed).strings("left", &lists.left);
+        body.end();
+        Ok(out)
     }
 }

@@ -52,8 +52,7 @@ impl<'a> RoomWork<'a> {
             span.snapshot.get(&schema::ROOMS, &room).await?.ok_or(stoa_store::Error::Missing("a room's head"))?;
         let viewer = span.viewer;
         let store = &span.inner.store;
-        let eyes =
-            Eyes::with(store, span.snapshot, room, viewer.user_no, viewer.user.as_str(), Some(own.clone())).await?;
+        let eyes = Eyes::with(store, span.snapshot, room, viewer.user.as_str(), Some(own.clone())).await?;
         let joined_since = own.membership == Membership::Join && own.joined_at.is_some_and(|at| at > span.seen());
         let until = match own.membership {
             Membership::Join => span.to.position,
@@ -108,12 +107,7 @@ impl<'a> RoomWork<'a> {
             Some(_) => self.state_changes(&timeline).await?,
             None => Vec::new(),
         };
-        // Whoever was seen here only is not seen any more.
-        if self.head.encrypted && self.own.left_at.is_some_and(|left| left > self.span.seen()) {
-            for member in self.joined_members().await? {
-                devices.went.insert(member);
-            }
-        }
+        self.device_news_of_left(devices).await?;
         let (state, _) = self.state_events(&timeline, &changes).await?;
         let mut out = Vec::with_capacity(1024);
         let mut body = Object::new(&mut out);
@@ -156,7 +150,7 @@ impl<'a> RoomWork<'a> {
                     limited = true;
                     break;
                 }
-                events.push(Visible { no, event, membership: membership.or(own.then_some(self.own.membership)) });
+                events.push(Visible { event, membership: membership.or(own.then_some(self.own.membership)) });
             }
         }
         events.reverse();
@@ -242,11 +236,11 @@ impl<'a> RoomWork<'a> {
         let filter = &span.filter.room.state;
         let mut members_changed = timeline.events.iter().any(|it| it.event.header.kind == "m.room.member");
         let mut events = Vec::with_capacity(nos.len());
-        for (no, event) in nos.into_iter().zip(loaded) {
+        for event in loaded {
             let Some(event) = event else { continue };
             members_changed |= event.header.kind == "m.room.member";
             if filter.wants(&event) && filter.wants_room(self.id) {
-                events.push(Visible { no, event, membership: None });
+                events.push(Visible { event, membership: None });
             }
         }
         Ok((render(&self.eyes, self.audience(), &events).await?, members_changed))
@@ -273,7 +267,7 @@ impl<'a> RoomWork<'a> {
     }
 
     /// Who came into or went out of an encrypted room.
-    async fn device_news(&self, devices: &mut DeviceNews) -> Result<(), Error> {
+    pub(super) async fn device_news(&self, devices: &mut DeviceNews) -> Result<(), Error> {
         let span = self.span;
         if !self.head.encrypted || span.from.is_none() {
             return Ok(());
@@ -299,6 +293,14 @@ impl<'a> RoomWork<'a> {
                 (true, false) => devices.went.insert(user),
                 _ => false,
             };
+        }
+        Ok(())
+    }
+
+    /// Whoever was seen only in an encrypted room that the user left is not seen any more.
+    pub(super) async fn device_news_of_left(&self, devices: &mut DeviceNews) -> Result<(), Error> {
+        if self.head.encrypted && self.own.left_at.is_some_and(|left| left > self.span.seen()) {
+            devices.went.extend(self.joined_members().await?);
         }
         Ok(())
     }
@@ -348,7 +350,7 @@ impl<'a> RoomWork<'a> {
     async fn write_unread(&self, body: &mut Object<'_>) -> Result<(), Error> {
         let span = self.span;
         let apart = span.filter.room.timeline.unread_thread_notifications;
-        let mut unread = counts::unread(span, self.room, &self.head).await?;
+        let mut unread = counts::unread(span, self.room, &self.head, self.own.joined_at.unwrap_or_default()).await?;
         if !apart {
             unread.merge_threads();
         }

@@ -201,6 +201,22 @@ impl Span<'_> {
         Ok(rooms)
     }
 
+    /// Who came into or went out of encrypted rooms of the user.
+    async fn device_news(&self) -> Result<DeviceNews, Error> {
+        let mut news = DeviceNews::default();
+        for (room, own) in self.candidates(&AccountNews::default()).await? {
+            let id = self.inner.store.names().room_id(self.snapshot, room).await?;
+            match own.membership {
+                Membership::Join => RoomWork::open(self, room, &id, own).await?.device_news(&mut news).await?,
+                Membership::Leave | Membership::Ban => {
+                    RoomWork::open(self, room, &id, own).await?.device_news_of_left(&mut news).await?;
+                }
+                _ => {}
+            }
+        }
+        Ok(news)
+    }
+
     fn wants_left(&self, own: &OwnMembership, fresh: bool) -> bool {
         // Who begins anew is told of rooms that were left only on request.
         let told = if self.from.is_some() && !self.full_state { fresh } else { self.filter.room.include_leave };
