@@ -37,6 +37,9 @@ fn state(kind: &str, content: Value) -> Plan {
     Plan::new(kind, Some(""), ALICE, content)
 }
 
+/// Auth events, and whether they were rejected.
+type Named = Vec<(Arc<Pdu>, bool)>;
+
 /// A room with Alice, who made it, a moderator, and Carol.
 struct Room {
     rules: Rules,
@@ -124,12 +127,12 @@ impl Room {
     }
 
     /// The list of auth events as it should be, changed.
-    fn names(&self, plan: &Plan, change: impl FnOnce(&mut Vec<(Arc<Pdu>, bool)>)) -> Result<(), Reject> {
+    fn names(&self, plan: &Plan, change: impl FnOnce(&mut Named)) -> Result<(), Reject> {
         let events = self.events();
         let bare = self.build(plan, "event");
         let needed = auth::needs(&self.rules, bare.sender(), bare.kind(), bare.state_key(), bare.content());
         let selected = events.iter().filter(|e| needed.iter().any(|(kind, key)| e.is_state(kind, key)));
-        let mut named: Vec<(Arc<Pdu>, bool)> = selected.map(|e| (e.clone(), false)).collect();
+        let mut named: Named = selected.map(|e| (e.clone(), false)).collect();
         change(&mut named);
         let mut plan = plan.clone();
         plan.auth = named.iter().map(|(e, _)| e.event_id().to_string()).collect();
@@ -405,9 +408,7 @@ fn auth_events_are_those_that_are_selected() {
     for version in VERSIONS {
         let room = Room::new(&version);
         let is_12 = version == V12;
-        let rule = |change: &dyn Fn(&mut Vec<(Arc<Pdu>, bool)>)| {
-            room.names(&message(CAROL), change).map_err(|reject| reject.rule)
-        };
+        let rule = |change: &dyn Fn(&mut Named)| room.names(&message(CAROL), change).map_err(|reject| reject.rule);
         let other = |name: &str| room.build(&message(ALICE), name);
         assert_eq!(rule(&|_| {}), Ok(()));
         assert_eq!(rule(&|named| named.retain(|(e, _)| e.kind() == kind::CREATE)), Ok(()));
@@ -431,7 +432,7 @@ fn auth_events_are_those_that_are_selected() {
         }
         let foreign = if is_12 { hash_id("elsewhere").replacen('$', "!", 1) } else { "!elsewhere:x".into() };
         let foreign = state(kind::POWER_LEVELS, json!({})).pdu(&room.rules, &foreign, &hash_id("foreign"));
-        let replace = |named: &mut Vec<(Arc<Pdu>, bool)>| {
+        let replace = |named: &mut Named| {
             named.retain(|(e, _)| e.kind() != kind::POWER_LEVELS);
             named.push((foreign.clone(), false));
         };

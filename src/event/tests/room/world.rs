@@ -114,7 +114,7 @@ impl World {
     pub fn started(version: &RoomVersionId, seed: u64) -> World {
         let mut create = json!({ "creator": USERS[0], "room_version": version });
         let rules = super::rules(version);
-        if rules.creators_are_privileged && seed % 3 == 0 {
+        if rules.creators_are_privileged && seed.is_multiple_of(3) {
             create["additional_creators"] = json!([USERS[3]]);
         }
         let mut world = World::new(version, seed, create);
@@ -134,6 +134,15 @@ impl World {
     /// Adds an event behind the last one, which must be allowed.
     pub fn must(&mut self, plan: Plan) -> u32 {
         self.must_after(self.pdus.len() as u32 - 1, plan)
+    }
+
+    /// Adds an event behind another one, without asking anybody.
+    pub fn add_after(&mut self, prev: u32, mut plan: Plan) -> u32 {
+        plan.ts = plan.ts.max(10 * self.pdus.len() as u64);
+        let before = self.after[prev as usize].clone();
+        let plan = self.completed(plan, &[prev], &before, None);
+        let pdu = self.build(&plan);
+        self.push(pdu, before, false)
     }
 
     /// Adds an event behind another one, which must be allowed.
