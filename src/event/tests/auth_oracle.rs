@@ -278,7 +278,10 @@ impl Maker<'_> {
             11 => Plan::new("m.room.third_party_invite", Some("t"), sender, json!({})),
             12 => Plan::new("org.example.own", Some(*self.dice.pick(&USERS)), sender, json!({})),
             _ if self.dice.one_in(3) => self.create(true),
-            _ => Plan::new(self.dice.pick(&["m.room.redaction", "m.room.aliases"]), Some(sender), sender, json!({})),
+            _ => {
+                let kind = *self.dice.pick(&["m.room.redaction", "m.room.aliases"]);
+                Plan::new(kind, Some(sender), sender, json!({}))
+            }
         };
         plan.ts = 5;
         plan
