@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use ruma_common::{
     RoomVersionId,
     power_levels::NotificationPowerLevels,
-    push::{Action, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
+    push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
     room_version_rules::RoomPowerLevelsRules,
     serde::Raw,
 };
@@ -27,7 +27,7 @@ use stoa_store::{
     schema,
 };
 
-use crate::{Error, sync::Span};
+use crate::{Error, push, sync::Span};
 
 /// How far back counting goes at most, in events.
 const MOST: usize = 10_000;
@@ -238,7 +238,8 @@ impl Judge {
     async fn judge(&mut self, event: &StoredEvent) -> (bool, bool) {
         let json = std::str::from_utf8(&event.json).ok().and_then(|json| RawValue::from_string(json.to_owned()).ok());
         let (Some(context), Some(json)) = (&self.context, json) else { return (false, false) };
-        let actions = self.rules.get_actions(&Raw::<Value>::from_json(json), context).await;
+        let event = FlattenedJson::from_raw(&Raw::<Value>::from_json(json));
+        let actions = push::actions(&self.rules, &event, context).await;
         (actions.iter().any(Action::should_notify), actions.iter().any(Action::is_highlight))
     }
 }

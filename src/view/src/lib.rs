@@ -8,6 +8,7 @@ mod error;
 mod eyes;
 mod json;
 mod messages;
+mod push;
 mod reach;
 mod show;
 mod state;
