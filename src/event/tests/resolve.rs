@@ -197,6 +197,34 @@ fn equals_are_ordered_by_time() {
     }
 }
 
+/// "The appropriate state event from the event's `auth_events` is used if the auth event is not rejected."
+#[test]
+fn rejected_auth_events_authorise_nothing() {
+    let (mut room, last) = with_bob(&RoomVersionId::V12);
+    let topic = |sender, name| state("m.room.topic", sender, json!({ "topic": name }));
+    let one = room.must_after(last, topic(CHARLIE, "one"));
+    let two = room.must_after(last, topic(BOB, "two"));
+    let (topic, bob) = (room.key("m.room.topic", ""), room.key("m.room.member", BOB));
+    let states = [room.after[one as usize].clone(), room.after[two as usize].clone()];
+    assert_eq!(room.resolve(&[&states[0], &states[1]])[&topic], two);
+    room.reject(states[0][&bob]);
+    assert_eq!(room.resolve(&[&states[0], &states[1]])[&topic], one);
+}
+
+/// Events that were rejected by the state before them are judged like all others: the state may be another now.
+#[test]
+fn rejected_events_are_judged_again() {
+    for version in VERSIONS {
+        let (mut room, last) = with_bob(&version);
+        let topic = |sender, name| state("m.room.topic", sender, json!({ "topic": name }));
+        let one = room.must_after(last, topic(CHARLIE, "one"));
+        let two = room.must_after(last, topic(BOB, "two"));
+        room.reject(two);
+        let states = [&room.after[one as usize], &room.after[two as usize]];
+        assert_eq!(room.resolve(&states)[&room.key("m.room.topic", "")], two);
+    }
+}
+
 #[test]
 fn states_that_agree_resolve_to_themselves() {
     let (room, last) = with_bob(&RoomVersionId::V12);

@@ -155,6 +155,13 @@ impl World {
         self.push(pdu, before, false)
     }
 
+    /// Says afterwards that an event was rejected: some servers may have, and have it in states nevertheless.
+    pub fn reject(&mut self, n: u32) {
+        let pdu = &self.pdus[n as usize];
+        self.rejected[n as usize] = true;
+        self.seen.insert(pdu.event_id().clone(), Seen::new(pdu, true, &self.version));
+    }
+
     /// The number of a state key.
     pub fn key(&self, kind: &str, key: &str) -> u32 {
         self.find_key(kind, key).unwrap()
@@ -254,6 +261,10 @@ impl World {
         if dice.one_in(6) {
             self.make_older(dice, &mut states);
         }
+        let rejected = 1 + dice.below(count - 1);
+        if dice.one_in(40) && self.pdus[rejected].kind() != "m.room.join_rules" {
+            self.reject(rejected as u32);
+        }
         let before = self.resolve(&states.iter().collect::<Vec<_>>());
         self.count(&states, &before);
         let join_rules = self.find_key("m.room.join_rules", "").unwrap();
@@ -299,9 +310,7 @@ impl World {
         let state = &mut states[i];
         let keys: Vec<u32> = state.keys().copied().collect();
         let key = *dice.pick(&keys);
-        let older: Vec<u32> = (0..self.pdus.len() as u32)
-            .filter(|n| self.state_key(*n) == Some(key) && !self.rejected[*n as usize])
-            .collect();
+        let older: Vec<u32> = (0..self.pdus.len() as u32).filter(|n| self.state_key(*n) == Some(key)).collect();
         state.insert(key, *dice.pick(&older));
     }
 
