@@ -15,6 +15,7 @@ fn kind(method: &Method, route: &str) -> Option<Kind> {
     let path = route.strip_prefix("/_matrix/client/")?.split_once('/')?.1;
     let writes = method == Method::PUT || method == Method::POST;
     let kind = match path {
+        "register/available" | "register/m.login.registration_token/validity" => Kind::Login,
         _ if !writes => return None,
         "login" | "refresh" => Kind::Login,
         "register" => Kind::Registration,

@@ -6,15 +6,24 @@ use stoa_http::Json;
 
 use crate::Api;
 
-/// Clients switch features on by the version that brought them, so each one that is met is named.
+/// Clients switch features on by the version that brought them, and refuse to work without the older ones, so all are named
+/// up to the newest whose changes are met. Endpoints of these versions that are not there yet answer `M_UNRECOGNIZED`.
 const VERSIONS: &[&str] = &[
-    "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10",
-    "v1.11", "v1.12", "v1.13",
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13",
 ];
 
 /// Features that clients look for under their proposals' names.
-const FEATURES: &[&str] =
-    &["org.matrix.msc2477", "org.matrix.msc3916.stable", "org.matrix.msc4222", "org.matrix.e2e_cross_signing"];
+const FEATURES: &[&str] = &[
+    "org.matrix.e2e_cross_signing",
+    // User-defined ephemeral events.
+    "org.matrix.msc2477",
+    // Authenticated media, v1.11.
+    "org.matrix.msc3916.stable",
+    // `state_after` in `/sync`, v1.16.
+    "org.matrix.msc4222",
+    // Profile fields, v1.16.
+    "uk.tcpip.msc4133.stable",
+];
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new().route("/_matrix/client/versions", get(versions))

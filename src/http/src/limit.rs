@@ -24,10 +24,8 @@ pub struct Rate {
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Login attempts of an address.
+    /// Login attempts of an address, and questions about names and tokens.
     Login,
-    /// Failed logins to an account.
-    FailedLogin,
     /// Registrations of an address.
     Registration,
     /// Events sent by a user.
@@ -50,8 +48,6 @@ pub struct Config {
     pub enabled: bool,
     /// Login attempts of an address.
     pub login: Rate,
-    /// Failed logins to an account.
-    pub failed_login: Rate,
     /// Registrations of an address.
     pub registration: Rate,
     /// Events sent by a user.
@@ -72,7 +68,6 @@ impl Default for Config {
         Config {
             enabled: true,
             login: rate(0.5, 20),
-            failed_login: rate(0.2, 10),
             registration: rate(0.2, 10),
             message: rate(5.0, 60),
             live: rate(40.0, 200),
@@ -87,7 +82,6 @@ impl Config {
     fn rate(&self, kind: Kind) -> Rate {
         match kind {
             Kind::Login => self.login,
-            Kind::FailedLogin => self.failed_login,
             Kind::Registration => self.registration,
             Kind::Message => self.message,
             Kind::Live => self.live,
@@ -124,18 +118,6 @@ impl Limits {
     /// # Errors
     /// `M_LIMIT_EXCEEDED`; then it was not counted.
     pub fn take(&self, kind: Kind, key: impl fmt::Display) -> Result<(), Error> {
-        self.ask(kind, key, true)
-    }
-
-    /// Asks whether one more would be allowed, without counting it.
-    ///
-    /// # Errors
-    /// `M_LIMIT_EXCEEDED`
-    pub fn check(&self, kind: Kind, key: impl fmt::Display) -> Result<(), Error> {
-        self.ask(kind, key, false)
-    }
-
-    fn ask(&self, kind: Kind, key: impl fmt::Display, count: bool) -> Result<(), Error> {
         let config = &self.inner.config;
         if !config.enabled {
             return Ok(());
@@ -154,9 +136,7 @@ impl Limits {
         if recovered > now.saturating_add(slack) {
             return Err(Error::limit_exceeded((recovered - now - slack).div_ceil(1000)));
         }
-        if count {
-            keys.insert(key, recovered);
-        }
+        keys.insert(key, recovered);
         Ok(())
     }
 }
@@ -195,7 +175,6 @@ mod tests {
         clock.0.store(499, Ordering::Relaxed);
         assert!(limits.take(Kind::Message, "@a:x").is_err());
         clock.0.store(500, Ordering::Relaxed);
-        assert!(limits.check(Kind::Message, "@a:x").is_ok(), "asking does not count");
         assert!(limits.take(Kind::Message, "@a:x").is_ok());
         assert!(limits.take(Kind::Message, "@a:x").is_err());
     }

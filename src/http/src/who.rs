@@ -58,7 +58,10 @@ where
             return Ok(MaybeWho(Some(who.clone())));
         }
         let Some(token) = token(&parts.headers, parts.uri.query())? else { return Ok(MaybeWho(None)) };
-        let who = Who(Accounts::from_ref(state).whoami(&token).await?);
+        let accounts = Accounts::from_ref(state);
+        let who = Who(accounts.whoami(&token).await?);
+        let Ok(Ip(ip)) = Ip::from_request_parts(parts, state).await;
+        accounts.seen(&who, Some(ip));
         parts.extensions.insert(who.clone());
         Ok(MaybeWho(Some(who)))
     }

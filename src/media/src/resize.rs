@@ -46,8 +46,7 @@ pub(crate) fn resize(path: &Path, target: Target, max_pixels: u64) -> Result<Opt
 
 /// The size of the thumbnail; `None` where the picture would have to grow for it.
 fn size(width: u32, height: u32, target: Target) -> Option<(u32, u32)> {
-    let (across, down) =
-        (f64::from(target.width) / f64::from(width), f64::from(target.height) / f64::from(height));
+    let (across, down) = (f64::from(target.width) / f64::from(width), f64::from(target.height) / f64::from(height));
     let factor = match target.method {
         Method::Scale => across.min(down),
         Method::Crop => across.max(down),

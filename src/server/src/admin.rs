@@ -142,7 +142,9 @@ async fn answer(mut stream: UnixStream, api: &Api) -> io::Result<()> {
 pub async fn ask(data: &Path, command: &Command) -> Result<Option<Answer>, Error> {
     let mut stream = match UnixStream::connect(socket(data)).await {
         Ok(stream) => stream,
-        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
         Err(why) => return Err(Error::Admin(why.to_string())),
     };
     let asked = async {

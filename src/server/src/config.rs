@@ -297,7 +297,9 @@ mod tests {
         // What is commented out must be an option too: an unknown one would be an error.
         let all: String = EXAMPLE
             .lines()
-            .map(|line| line.strip_prefix('#').filter(|rest| rest.contains(" = ") && !rest.starts_with(' ')).unwrap_or(line))
+            .map(|line| {
+                line.strip_prefix('#').filter(|rest| rest.contains(" = ") && !rest.starts_with(' ')).unwrap_or(line)
+            })
             .map(|line| format!("{line}\n"))
             .collect();
         let config = Config::parse(&all).unwrap();

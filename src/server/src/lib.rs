@@ -11,7 +11,7 @@ mod wire;
 mod workers;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
@@ -22,8 +22,8 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-pub use crate::{config::Config, server::Server};
 use crate::args::{Cli, Command, Show};
+pub use crate::{config::Config, server::Server};
 
 /// Why the program cannot do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +158,8 @@ fn open_many_files() {
 fn log_to_stderr(filter: &str) -> Result<(), Error> {
     let filter = EnvFilter::try_new(filter).map_err(|why| Error::Log(why.to_string()))?;
     // A second one in the same process is fine: the first stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).try_init();
+    let colours = io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).try_init();
     Ok(())
 }
 

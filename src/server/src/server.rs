@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use axum::routing::get;
 use stoa_store::Env;
 
 use crate::{
@@ -36,8 +37,10 @@ impl Server {
             listeners.push(listen::bind(*address).await?);
         }
         let parts = wire::open(config, env).await?;
-        let router = stoa_client_api::router(parts.api.clone());
-        let mut server = Server { parts, addresses: Vec::new(), connections: Group::default(), doors: Workers::default() };
+        // For those who watch over the server: it answers.
+        let router = stoa_client_api::router(parts.api.clone()).route("/health", get(|| async { "OK" }));
+        let mut server =
+            Server { parts, addresses: Vec::new(), connections: Group::default(), doors: Workers::default() };
         for listener in listeners {
             server.addresses.extend(listener.local_addr());
             let ending = server.doors.ending();

@@ -9,8 +9,7 @@ use crate::{
     admin::{self, Answer, Command},
     args::User,
     config::Config,
-    env, say,
-    wire,
+    env, say, wire,
 };
 
 /// Does a command about accounts: the running server does it, or else we do on its data.
