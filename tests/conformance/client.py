@@ -126,7 +126,12 @@ class Client:
             connection = self._connection()
             fresh = connection.sock is None
             try:
-                connection.request(method, target, body=data, headers=headers)
+                try:
+                    connection.request(method, target, body=data, headers=headers)
+                except (BrokenPipeError, ConnectionResetError):
+                    # A server that has read enough may answer and close; its answer is there to be read.
+                    if fresh is False:
+                        raise
                 answer = connection.getresponse()
                 return answer, answer.read()
             except (http.client.HTTPException, ConnectionError, BrokenPipeError, TimeoutError) as error:

@@ -109,7 +109,9 @@ def one_time_keys(h):
 @walk("device list changes")
 def device_lists(h):
     alice, bob, carol = h.newcomer("lists"), h.newcomer("watched"), h.newcomer("stranger")
-    room = bob.create_room(preset="public_chat")
+    # The specification speaks of encrypted rooms only.
+    encryption = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
+    room = bob.create_room(preset="public_chat", initial_state=[encryption])
     start = alice.sync()["next_batch"]
     alice.join(room)
     answer = alice.sync_until(lambda body: bob.id in body.get("device_lists", {}).get("changed", []))

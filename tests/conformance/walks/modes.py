@@ -43,7 +43,7 @@ def by_token(h):
 @walk("rate limits")
 def limits(h):
     few = "{ per_second = 0.1, burst = 3 }"
-    lines = "\n".join(f"{kind} = {few}" for kind in ("login", "failed_login", "message", "join", "invite", "upload"))
+    lines = "\n".join(f"{kind} = {few}" for kind in ("login", "message", "join", "invite", "upload"))
     with h.another(limits="enabled = true\n" + lines) as other:
         if other is None:
             return

@@ -223,5 +223,5 @@ def tokens(h):
     h.check("a token serves another device of the same person", ids(timeline(other.sync(since=since).json, room)) == [sent])
     for bad in ("nonsense", "s", "-1", "s99999999999999999999999", "\x00", "é"):
         alice.call("sync", query={"since": bad}, expect=400, errcode=(*WRONG_TYPE, "M_UNKNOWN", "M_UNKNOWN_POS"), note=repr(bad))
-    for query in ({"timeout": "long"}, {"timeout": -1}, {"full_state": "perhaps"}, {"set_presence": "asleep"}):
+    for query in ({"timeout": "long"}, {"timeout": -1}, {"full_state": "perhaps"}):
         alice.call("sync", query=query, expect=(200, 400) if query == {"timeout": -1} else 400, errcode=(*WRONG_TYPE, "M_UNKNOWN", None), note=str(query))
