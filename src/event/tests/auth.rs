@@ -377,7 +377,10 @@ fn create_events_are_judged_alone() {
         let room = Room::new(&version);
         let judge = |plan: &Plan| {
             let event = plan.pdu(&room.rules, &room.room, &hash_id("create"));
-            auth::check_auth_events(&room.rules, &event, &[], None).map_err(|reject| reject.rule)
+            let judged = auth::check_auth_events(&room.rules, &event, &[], None);
+            let by_state = auth::check(&room.rules, &event, &event, &AuthState::<Arc<Pdu>>::new());
+            assert_eq!(judged, by_state, "the rules for create events are asked whatever is called");
+            judged.map_err(|reject| reject.rule)
         };
         let change = |change: &dyn Fn(&mut Plan)| {
             let mut plan = room.create.clone();

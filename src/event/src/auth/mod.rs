@@ -157,7 +157,7 @@ pub fn check(rules: &Rules, event: &Pdu, create: &Pdu, state: &dyn State) -> Res
 /// The rule that refuses.
 pub fn check_with(rules: &Rules, event: &Pdu, powers: &Powers, state: &dyn State) -> Result<(), Reject> {
     if event.kind() == kind::CREATE {
-        return Ok(());
+        return create::check(rules, event);
     }
     let reject = |rule, why: String| Err(Reject::new(rules, rule, why));
     let sender = event.sender();

@@ -233,7 +233,7 @@ impl PowerLevels {
 /// Who has what power in a room: its create event and its power levels together.
 #[derive(Clone, Debug)]
 pub struct Powers {
-    creators: Create,
+    create: Arc<Create>,
     levels: Option<Arc<PowerLevels>>,
 }
 
@@ -248,13 +248,13 @@ impl Powers {
     }
 
     /// From parts that were read before.
-    pub fn new(create: Create, levels: Option<Arc<PowerLevels>>) -> Powers {
-        Powers { creators: create, levels }
+    pub fn new(create: impl Into<Arc<Create>>, levels: Option<Arc<PowerLevels>>) -> Powers {
+        Powers { create: create.into(), levels }
     }
 
     /// What is known of the create event.
     pub fn create(&self) -> &Create {
-        &self.creators
+        &self.create
     }
 
     /// The power levels, if the room has any.
@@ -264,7 +264,7 @@ impl Powers {
 
     /// What a user has.
     pub fn of(&self, user: &UserId) -> Power {
-        if self.creators.creators_are_privileged() && self.is_creator(user) {
+        if self.create.creators_are_privileged() && self.is_creator(user) {
             return Power::Creator;
         }
         Power::Level(match &self.levels {
@@ -275,7 +275,7 @@ impl Powers {
     }
 
     fn is_creator(&self, user: &UserId) -> bool {
-        self.creators.creators().iter().any(|creator: &OwnedUserId| creator == user)
+        self.create.creators().iter().any(|creator: &OwnedUserId| creator == user)
     }
 
     /// A single number, or its default.

@@ -17,7 +17,7 @@ pub(super) struct Room<'a> {
     pub(super) rules: &'a Rules,
     pub(super) graph: &'a dyn Graph,
     pdus: HashMap<u32, Option<Arc<Pdu>>>,
-    creates: HashMap<u32, Create>,
+    creates: HashMap<u32, Arc<Create>>,
     /// `None` for power levels that are malformed.
     levels: HashMap<u32, Option<Arc<PowerLevels>>>,
 }
@@ -54,7 +54,7 @@ impl<'a> Room<'a> {
         let create = create?;
         if !self.creates.contains_key(&create) {
             let read = Create::read(self.rules, self.pdu(create)?.as_ref());
-            self.creates.insert(create, read);
+            self.creates.insert(create, Arc::new(read));
         }
         let levels = match levels {
             Some(event) => Some(self.read_levels(event)?),
