@@ -73,7 +73,11 @@ impl Accounts {
         let master_key = check(&who.user, "master", &master)?.1;
         let mut tx = Tx::new();
         for (usage, key) in parts(&upload) {
-            check(&who.user, usage, key)?;
+            let (name, _) = check(&who.user, usage, key)?;
+            let id = name.trim_start_matches("ed25519:").to_owned();
+            if snapshot.has(&schema::DEVICES, &(who.user_no, id)).await? {
+                return Err(Error::Forbidden("a cross-signing key may not be named like a device"));
+            }
             if usage != "master" && !is_signed(key, &who.user, &master_key) {
                 return Err(Error::InvalidSignature(format!("the {usage} key is not signed by the master key")));
             }
@@ -99,6 +103,17 @@ impl Accounts {
     async fn cross_signing_key(&self, snapshot: &Snapshot, user: UserNo, usage: &str) -> Result<Option<Value>> {
         let row = snapshot.get(&schema::CROSS_SIGNING_KEYS, &(user, usage.to_owned())).await?;
         Ok(row.and_then(|json| serde_json::from_slice(&json).ok()))
+    }
+
+    /// Whether a cross-signing key of a user has that id, so that no device may.
+    pub(crate) async fn is_cross_signing_key(&self, snapshot: &Snapshot, user: UserNo, id: &str) -> Result<bool> {
+        for usage in ["master", "self_signing", "user_signing"] {
+            let key = self.cross_signing_key(snapshot, user, usage).await?;
+            if key.as_ref().and_then(key_of).is_some_and(|(name, _)| name.strip_prefix("ed25519:") == Some(id)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes signatures that who asks made on keys: own devices, the own master key, master keys of others. Each is

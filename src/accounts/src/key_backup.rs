@@ -100,7 +100,11 @@ impl Accounts {
     pub async fn delete_backup(&self, who: &Who, version: &str) -> Result<()> {
         let _guard = self.lock(who.user_no).await;
         let snapshot = self.store().snapshot().await?;
-        let (number, mut row) = self.backup_version(&snapshot, who.user_no, version).await?;
+        let number: u64 = version.parse().map_err(|_| MISSING)?;
+        let mut row = snapshot.get(&schema::BACKUP_VERSIONS, &(who.user_no, number)).await?.ok_or(MISSING)?;
+        if row.deleted {
+            return Ok(());
+        }
         row.deleted = true;
         row.count = 0;
         let mut tx = Tx::new();

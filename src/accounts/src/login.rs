@@ -93,6 +93,11 @@ impl Accounts {
             return Err(Error::BadCredentials);
         }
         let snapshot = self.store().snapshot().await?;
+        if let Some(id) = &device.id
+            && self.is_cross_signing_key(&snapshot, account.no, id).await?
+        {
+            return Err(Error::Forbidden("a device may not be named like a cross-signing key"));
+        }
         let mut tx = Tx::new();
         let issued = self.issue(&snapshot, &mut tx, account.no, device).await?;
         self.store().commit(tx).await?;

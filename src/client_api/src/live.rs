@@ -8,6 +8,7 @@ use axum::{
 };
 use ruma_common::{OwnedEventId, OwnedRoomId, OwnedUserId};
 use serde::Deserialize;
+use serde_json::Value;
 use stoa_accounts::Accounts;
 use stoa_http::{Body, Empty, Error, Raw, Result, Segments, Who};
 use stoa_rooms::{NewReceipt, Rooms};
@@ -33,7 +34,13 @@ struct Typing {
 
 #[derive(Deserialize)]
 struct Thread {
-    thread_id: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    thread_id: Option<Value>,
+}
+
+/// Tells `null` from nothing.
+fn given<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -69,18 +76,17 @@ async fn receipt(
     Segments((room, kind, event)): Segments<(OwnedRoomId, String, OwnedEventId)>,
     Body(body): Body<Thread>,
 ) -> Result<Empty> {
-    if let Some(thread) = &body.thread_id
-        && thread != "main"
-        && !thread.starts_with('$')
-    {
-        return Err(Error::invalid_param("thread_id is neither `main` nor an event id"));
-    }
+    let thread = match body.thread_id {
+        None => None,
+        Some(Value::String(thread)) if thread == "main" || thread.starts_with('$') => Some(thread),
+        Some(_) => return Err(Error::invalid_param("thread_id is neither `main` nor an event id")),
+    };
     match kind.as_str() {
         "m.read" | "m.read.private" => {
-            let new = NewReceipt { user: who.user.clone(), kind, event, thread: body.thread_id };
+            let new = NewReceipt { user: who.user.clone(), kind, event, thread };
             rooms.receipts(&room, vec![new]).await?;
         }
-        "m.fully_read" if body.thread_id.is_some() => {
+        "m.fully_read" if thread.is_some() => {
             return Err(Error::invalid_param("m.fully_read has no threads"));
         }
         "m.fully_read" => accounts.set_fully_read(&who, &room, &event).await?,

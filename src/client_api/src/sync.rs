@@ -32,7 +32,10 @@ struct Query {
 pub(crate) async fn filter(accounts: &Accounts, who: &Who, given: Option<&str>) -> Result<Arc<Filter>> {
     let json = match given {
         None | Some("") => return Ok(Arc::default()),
-        Some(json) if json.starts_with('{') => json.as_bytes().to_vec(),
+        Some(json) if json.starts_with('{') => {
+            stoa_accounts::filters::check(json.as_bytes()).map_err(|error| Error::invalid_param(error.to_string()))?;
+            json.as_bytes().to_vec()
+        }
         Some(id) => match accounts.filter(who, &who.user, id).await {
             Ok(json) => json.to_vec(),
             Err(stoa_accounts::Error::NotFound(_)) => return Err(Error::invalid_param("There is no such filter")),

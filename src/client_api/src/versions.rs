@@ -9,7 +9,8 @@ use crate::Api;
 /// Clients switch features on by the version that brought them, and refuse to work without the older ones, so all are named
 /// up to the newest whose changes are met. Endpoints of these versions that are not there yet answer `M_UNRECOGNIZED`.
 const VERSIONS: &[&str] = &[
-    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13",
+    "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
+    "v1.13",
 ];
 
 /// Features that clients look for under their proposals' names.

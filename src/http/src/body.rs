@@ -47,7 +47,7 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
         let bytes = object(read(request.into_body(), JSON_BYTES).await?)?;
-        serde_json::from_slice::<&RawValue>(&bytes).map_err(|error| Error::not_json(error.to_string()))?;
+        whole(&bytes)?;
         Ok(Raw(bytes))
     }
 }
@@ -57,6 +57,10 @@ impl<S: Send + Sync> FromRequest<S> for Raw {
 /// # Errors
 /// `M_NOT_JSON`, `M_BAD_JSON`
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    whole(bytes)?;
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Error::bad_json("A JSON object is needed"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -69,6 +73,12 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     })?;
     json.end().map_err(|error| Error::not_json(error.to_string()))?;
     Ok(value)
+}
+
+/// Looks at all of it, so that what is wrong behind the fields that are read is refused too.
+fn whole(bytes: &[u8]) -> Result<(), Error> {
+    let text = std::str::from_utf8(bytes).map_err(|error| Error::not_json(error.to_string()))?;
+    serde_json::from_str::<&RawValue>(text).map(drop).map_err(|error| Error::not_json(error.to_string()))
 }
 
 /// Reads a whole body of at most `limit` bytes.

@@ -55,6 +55,7 @@ impl From<stoa_rooms::Error> for Error {
             E::InvalidRoomState(_) => bad_request("M_INVALID_ROOM_STATE"),
             E::UnsupportedVersion(_) => bad_request("M_UNSUPPORTED_ROOM_VERSION"),
             E::AliasTaken => bad_request("M_ROOM_IN_USE"),
+            E::DuplicateAnnotation => bad_request("M_DUPLICATE_ANNOTATION"),
             E::BadAlias(_) => bad_request("M_BAD_ALIAS"),
             E::Store(error) => error.into(),
         }

@@ -21,6 +21,26 @@ impl CanonicalAlias {
     }
 }
 
+/// How many reactions to one event are looked at for one that is there already.
+const MANY_REACTIONS: usize = 1000;
+
+/// The parent and the key of an annotation.
+fn annotation(content: &[u8]) -> Option<(String, String)> {
+    #[derive(Deserialize)]
+    struct Content {
+        #[serde(rename = "m.relates_to")]
+        relates_to: RelatesTo,
+    }
+    #[derive(Deserialize)]
+    struct RelatesTo {
+        rel_type: String,
+        event_id: String,
+        key: String,
+    }
+    let Content { relates_to } = serde_json::from_slice(content).ok()?;
+    (relates_to.rel_type == "m.annotation").then_some((relates_to.event_id, relates_to.key))
+}
+
 impl Rooms {
     /// Makes an alias of this server for a room.
     ///
@@ -125,8 +145,31 @@ impl Rooms {
     pub(crate) async fn check_content(&self, writer: &mut Writer<'_>, new: &NewEvent) -> Result<(), Error> {
         match (new.kind.as_str(), &new.state_key) {
             ("m.room.canonical_alias", Some(_)) => self.check_canonical_alias(writer, new).await,
+            ("m.reaction", None) => self.check_annotation(writer, new).await,
             _ => Ok(()),
         }
+    }
+
+    /// The same annotation twice by one user is one too many (Client-Server API, "Event annotations and reactions").
+    async fn check_annotation(&self, writer: &mut Writer<'_>, new: &NewEvent) -> Result<(), Error> {
+        let Some((parent, key)) = annotation(&new.content) else { return Ok(()) };
+        let Some(parent) = writer.in_room(&parent).await? else { return Ok(()) };
+        let children = writer
+            .snapshot
+            .scan(&schema::RELATIONS, &(writer.room(), parent), Direction::Backward, MANY_REACTIONS)
+            .await?;
+        for (_, child) in children.into_iter().filter(|(_, child)| child.rel_type == "m.annotation") {
+            let event = self.inner.store.events().get(writer.snapshot, writer.room(), child.event).await?;
+            let same = event.is_some_and(|event| {
+                event.header.sender == new.sender.as_str()
+                    && event.header.redacted_by.is_none()
+                    && annotation(event.content()).is_some_and(|(_, other)| other == key)
+            });
+            if same {
+                return Err(Error::DuplicateAnnotation);
+            }
+        }
+        Ok(())
     }
 
     /// New aliases in `m.room.canonical_alias` must point to the room (Client-Server API, `m.room.canonical_alias`).

@@ -38,6 +38,9 @@ pub enum Error {
     /// An alias in `m.room.canonical_alias` does not point to the room.
     #[error("{0}")]
     BadAlias(String),
+    /// The user has put the same annotation on the event before.
+    #[error("you have reacted with that already")]
+    DuplicateAnnotation,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

@@ -6,6 +6,7 @@ use stoa_store::{
     Position, Tx,
     rows::{
         self,
+        events::EventPlace,
         receipts::{Receipt, ReceiptKey},
     },
     schema,
@@ -45,6 +46,7 @@ impl Rooms {
                 return Err(missing());
             }
             let thread = new.thread.unwrap_or_default();
+            self.check_thread(&snapshot, place, &thread).await?;
             let row = (no, user, new.kind.clone(), thread.clone());
             let old = snapshot.get(&schema::RECEIPTS, &row).await?;
             if let Some(old) = &old
@@ -62,6 +64,27 @@ impl Rooms {
             store.commit(tx).await?;
         }
         Ok(())
+    }
+
+    /// A threaded receipt must be for an event of its thread; the root of a thread is outside of it, and counts as in it.
+    async fn check_thread(
+        &self,
+        snapshot: &stoa_store::Snapshot,
+        place: EventPlace,
+        thread: &str,
+    ) -> Result<(), Error> {
+        if thread.is_empty() {
+            return Ok(());
+        }
+        let Some(event) = self.inner.store.events().get(snapshot, place.room, place.event).await? else {
+            return Ok(());
+        };
+        let root = event.header.relates_to.as_ref().filter(|it| it.rel_type == "m.thread");
+        let right = match root {
+            Some(root) => root.event_id == thread,
+            None => thread == "main" || thread == event.header.event_id,
+        };
+        right.then_some(()).ok_or_else(|| Error::InvalidParam("the event is not in that thread".into()))
     }
 
     /// Whether an event comes after another in the timeline.

@@ -34,6 +34,9 @@ impl View {
         let room = inner.store.names().room(snapshot, room_id.as_str()).await?.ok_or_else(outside)?;
         let head = snapshot.get(&schema::ROOMS, &room).await?.ok_or_else(outside)?;
         let mut eyes = Eyes::open(&inner.store, snapshot, room, viewer.user_no, viewer.user.as_str()).await?;
+        if eyes.own.as_ref().is_some_and(|own| own.forgotten) {
+            return Err(outside());
+        }
         let present = eyes.present(head.root).await?.ok_or_else(outside)?;
         Ok(Reach { inner, snapshot, viewer, room, room_id: room_id.as_str(), eyes, present })
     }

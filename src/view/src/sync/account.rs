@@ -5,7 +5,7 @@ use std::{
     ops::Bound,
 };
 
-use stoa_store::{Direction, Position, RoomNo, schema};
+use stoa_store::{Direction, Position, RoomNo, rows::push_rules, schema};
 
 use super::Span;
 use crate::{Error, json::typed};
@@ -55,6 +55,12 @@ impl Span<'_> {
                     news.rooms.entry(room).or_default().extend(event);
                 }
                 _ => {}
+            }
+        }
+        if self.from.is_none() && self.filter.account_data.wants(push_rules::TYPE, None) {
+            // Who never changed any has the default rules, and no row.
+            if let (rules, None) = push_rules::get(self.snapshot, user, &self.viewer.user).await? {
+                news.global.push(typed(push_rules::TYPE, &push_rules::json(&rules)));
             }
         }
         if self.from.is_some() {

@@ -69,13 +69,17 @@ impl<'a> RoomWork<'a> {
     ) -> Result<Option<Vec<u8>>, Error> {
         let span = self.span;
         let timeline = self.timeline().await?;
-        let changes = self.state_changes(&timeline).await?;
+        let begins = self.anew || span.full_state;
+        let heroes = match begins {
+            true => self.heroes_if_unnamed().await?,
+            false => None,
+        };
+        let changes = self.state_changes(&timeline, heroes.as_deref().unwrap_or_default()).await?;
         self.device_news(devices).await?;
         let (state, members_changed) = self.state_events(&timeline, &changes).await?;
         let ephemeral = self.ephemeral().await?;
         let empty = Vec::new();
         let data = account.rooms.get(&self.room).unwrap_or(&empty);
-        let begins = self.anew || span.full_state;
         let news = begins
             || !timeline.events.is_empty()
             || timeline.limited
@@ -89,7 +93,11 @@ impl<'a> RoomWork<'a> {
         let mut out = Vec::with_capacity(2048);
         let mut body = Object::new(&mut out);
         if begins || members_changed {
-            self.summary(&mut body).await?;
+            let heroes = match begins {
+                true => heroes,
+                false => self.heroes_if_unnamed().await?,
+            };
+            self.summary(&mut body, heroes.as_deref());
         }
         self.write_timeline(&mut body, &timeline, &state).await?;
         body.events("ephemeral", &ephemeral);
@@ -104,7 +112,7 @@ impl<'a> RoomWork<'a> {
         self.anew |= self.own.joined_at.is_some_and(|at| at > self.span.seen());
         let timeline = self.timeline().await?;
         let changes = match self.own.joined_at {
-            Some(_) => self.state_changes(&timeline).await?,
+            Some(_) => self.state_changes(&timeline, &[]).await?,
             None => Vec::new(),
         };
         self.device_news_of_left(devices).await?;
@@ -167,7 +175,7 @@ impl<'a> RoomWork<'a> {
 
     /// How the state changed from what the client has to the beginning (or the end) of the timeline. Members only where
     /// all of them are wanted, or those who changed.
-    async fn state_changes(&self, timeline: &Timeline) -> Result<Vec<Change>, Error> {
+    async fn state_changes(&self, timeline: &Timeline, heroes: &[String]) -> Result<Vec<Change>, Error> {
         let span = self.span;
         let after = match span.state_after {
             true => root_at(span.snapshot, self.room, self.until).await?,
@@ -184,14 +192,15 @@ impl<'a> RoomWork<'a> {
             changes.extend(self.eyes.state.changes_of(Class::Members, before, after).await?);
             return Ok(changes);
         }
-        changes.extend(self.lazy_members(timeline, before, after, whole).await?);
+        changes.extend(self.lazy_members(timeline, heroes, before, after, whole).await?);
         Ok(changes)
     }
 
-    /// The members who matter for the timeline: who sent it, and the user. The client has some of them already.
+    /// The members who matter: who sent the timeline, the heroes, and the user. The client has some of them already.
     async fn lazy_members(
         &self,
         timeline: &Timeline,
+        heroes: &[String],
         before: Root,
         after: Root,
         whole: bool,
@@ -199,6 +208,7 @@ impl<'a> RoomWork<'a> {
         let span = self.span;
         let me = span.viewer.user.as_str();
         let mut users: BTreeSet<&str> = timeline.events.iter().map(|it| it.event.header.sender.as_str()).collect();
+        users.extend(heroes.iter().map(String::as_str));
         if whole {
             users.insert(me);
         }

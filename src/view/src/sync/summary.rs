@@ -14,18 +14,21 @@ const LOOKED_AT: usize = 200;
 
 impl RoomWork<'_> {
     /// Counts of members, and heroes for rooms without a name.
-    pub(super) async fn summary(&self, body: &mut Object<'_>) -> Result<(), Error> {
-        let heroes = match self.is_named().await? {
-            true => None,
-            false => Some(self.heroes().await?),
-        };
+    pub(super) fn summary(&self, body: &mut Object<'_>, heroes: Option<&[String]>) {
         let mut object = Object::new(body.key("summary"));
         object.plain("m.joined_member_count", self.head().joined).plain("m.invited_member_count", self.head().invited);
         if let Some(heroes) = heroes {
             object.strings("m.heroes", heroes);
         }
         object.end();
-        Ok(())
+    }
+
+    /// Who stands for a room without a name; `None` for one that has a name.
+    pub(super) async fn heroes_if_unnamed(&self) -> Result<Option<Vec<String>>, Error> {
+        match self.is_named().await? {
+            true => Ok(None),
+            false => self.heroes().await.map(Some),
+        }
     }
 
     async fn is_named(&self) -> Result<bool, Error> {
