@@ -91,6 +91,7 @@ async fn power_levels_rule_them() {
     let Some(home) = knowing().await else { return };
     let (alice, bob) = (home.user("alice").await, home.user("bob").await);
     let room = alice.room_with(&[&bob]).await;
+    alice.change_power(&room, |levels| levels["ephemeral_default"] = json!(0)).await;
     send(&bob, &room, LIVE, "1", json!({})).await.ok();
     alice.change_power(&room, |levels| levels["ephemeral"] = json!({ LIVE: 50 })).await;
     send(&bob, &room, LIVE, "2", json!({})).await.expect(403, "M_FORBIDDEN");

@@ -44,9 +44,10 @@ async fn forwards_is_the_same_the_other_way_round() {
     for _ in 0..20 {
         let page = alice.messages(&room, &query).await.ok();
         let chunk = page["chunk"].as_array().expect("chunk").clone();
-        let Some(end) = page["end"].as_str().filter(|_| !chunk.is_empty()) else { break };
-        query = format!("dir=f&limit=5&from={}", encode(end));
+        let empty = chunk.is_empty();
         found.extend(chunk);
+        let Some(end) = page["end"].as_str().filter(|_| !empty) else { break };
+        query = format!("dir=f&limit=5&from={}", encode(end));
     }
     let mut back = alice.whole_history(&room).await;
     back.reverse();

@@ -111,3 +111,34 @@ async fn closed_registration_is_forbidden() {
     let body = json!({ "username": unique(), "password": "a long password" });
     home.register(body).await.expect(403, "M_FORBIDDEN");
 }
+
+#[tokio::test]
+async fn a_registration_token_is_asked_for_and_checked() {
+    let Some(launch) = own() else { return };
+    let home = Home::launch(launch.env("STOA_REGISTRATION", "token").env("STOA_REGISTRATION_TOKEN", "sesame")).await;
+    let validity = async |token: &str| {
+        let path = format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={token}");
+        home.get(&path).await.ok()["valid"].clone()
+    };
+    assert_eq!(validity("sesame").await, true);
+    assert_eq!(validity("poppy").await, false);
+    let body = json!({ "username": unique(), "password": "a long password" });
+    let asked = home.post("/register", body.clone()).await;
+    assert_eq!(asked.status, 401);
+    let flows = asked["flows"].as_array().expect("flows");
+    assert!(
+        flows
+            .iter()
+            .all(|flow| flow["stages"].as_array().is_some_and(|s| s.contains(&json!("m.login.registration_token")))),
+        "{flows:?}"
+    );
+    let with = |token: &str| {
+        let mut body = body.clone();
+        body["auth"] = json!({ "type": "m.login.registration_token", "token": token, "session": asked["session"] });
+        body
+    };
+    let wrong = home.post("/register", with("poppy")).await;
+    assert!(wrong.status == 401 && wrong["errcode"].is_string(), "{wrong:?}");
+    let made = home.post("/register", with("sesame")).await;
+    assert!(made.status == 200 || made["completed"] == json!(["m.login.registration_token"]), "{made:?}");
+}

@@ -316,3 +316,20 @@ async fn many_who_wait_all_get_every_message_once_and_in_order() {
         assert_eq!(bodies, (0..15).map(|n| n.to_string()).collect::<Vec<_>>());
     }
 }
+
+#[tokio::test]
+async fn a_visit_between_two_syncs_is_told_as_a_room_that_was_left() {
+    let home = home().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = alice.public_room().await;
+    for _ in 0..2 {
+        // The second time Bob has been there before.
+        let token = bob.sync().await.token().to_owned();
+        bob.join(&room).await.ok();
+        bob.leave(&room).await.ok();
+        let sync = bob.sync_since(&token).await;
+        let last = sync.timeline(&room).last().map(|event| event["content"]["membership"].clone());
+        assert_eq!(last, Some(json!("leave")), "{sync:?}");
+        assert!(sync.joined(&room).is_null());
+    }
+}
