@@ -80,7 +80,8 @@ describe("matrix-js-sdk: an account", { timeout: 120_000 }, () => {
     });
 
     it("refuses a wrong password where a password is asked again", async () => {
-        const wrong = interactive(alice.client, "not this one", (auth) => alice.client.setPassword(auth ?? undefined, "x", false));
+        const wrong = interactive(alice.client, "not this one", (auth) =>
+            alice.client.setPassword(auth ?? undefined, "yet another long one", false));
         await assert.rejects(until("an answer", () => wrong, 5000), /M_FORBIDDEN/);
         assert.equal((await alice.client.whoami()).user_id, alice.userId);
     });

@@ -83,6 +83,8 @@ describe("matrix-js-sdk: an encrypted room", { timeout: 400_000 }, () => {
     });
 
     it("asks for the password before the identity is replaced", async () => {
+        // The SDK forgets new keys when an answer that it asked for before comes late, with the old ones.
+        await bob.quiet();
         const master = await bob.crypto.getCrossSigningKeyId();
         let asked = 0;
         await bob.crypto.bootstrapCrossSigning({

@@ -42,12 +42,25 @@ export const complaints = [];
 /** One device's way to the server: recorded, and it can be cut. */
 class Line {
     cut = new AbortController();
+    busy = 0;
+    last = 0;
 
     constructor(who) {
         this.who = who;
     }
 
     fetch = async (resource, options = {}) => {
+        if (String(resource).includes("/sync?")) return this.ask(resource, options);
+        this.busy += 1;
+        try {
+            return await this.ask(resource, options);
+        } finally {
+            this.busy -= 1;
+            this.last = Date.now();
+        }
+    };
+
+    async ask(resource, options) {
         this.cut.signal.throwIfAborted();
         const signal = options.signal ? AbortSignal.any([options.signal, this.cut.signal]) : this.cut.signal;
         const address = new URL(String(resource));
@@ -59,11 +72,11 @@ class Line {
             else if (body.includes("M_UNRECOGNIZED")) complaints.push(`${line} -> ${response.status} M_UNRECOGNIZED`);
             if (trace) {
                 const sent = typeof options.body === "string" ? options.body : "";
-                appendFileSync(trace, `${line}${address.search} ${sent}\n  -> ${response.status} ${body.slice(0, 4000)}\n`);
+                appendFileSync(trace, `${line}${address.search} ${sent}\n  -> ${response.status} ${body}\n`);
             }
         }
         return response;
-    };
+    }
 }
 
 export function newClient(name, options = {}, line = new Line(name)) {
@@ -153,6 +166,11 @@ export class Device {
         const state = () => this.client.getSyncState();
         await this.client.startClient({ initialSyncLimit: 8, lazyLoadMembers: true, threadSupport: true, pollTimeout: 10_000 });
         await until(`${this.name}'s first sync`, () => state() === sdk.SyncState.Prepared || state() === sdk.SyncState.Syncing);
+    }
+
+    /** Waits until the SDK has nothing more to ask but to sync. */
+    async quiet() {
+        await until(`${this.name} quiet`, () => this.line.busy === 0 && Date.now() - this.line.last > 500);
     }
 
     /** Cuts the device off, in the middle of whatever it was asking. */
