@@ -17,6 +17,11 @@ fn one_time(user: &User, name: &str) -> Value {
     keys.sign(&user.id, &format!("ed25519:{}", user.device), json!({ "key": format!("public-{name}") }))
 }
 
+/// Device lists follow encrypted rooms.
+fn encrypted() -> Value {
+    json!([{ "type": "m.room.encryption", "state_key": "", "content": { "algorithm": "m.megolm.v1.aes-sha2" } }])
+}
+
 async fn claim(by: &User, of: &User) -> Value {
     let body = json!({ "one_time_keys": { &of.id: { &of.device: CURVE } } });
     by.post("/keys/claim", body).await.ok()["one_time_keys"][&of.id][&of.device].clone()
@@ -176,7 +181,7 @@ async fn joining_a_room_brings_its_members_onto_the_list() {
     let (alice, bob) = (home.user("alice").await, home.user("bob").await);
     upload_device(&alice, 1).await;
     upload_device(&bob, 2).await;
-    let room = alice.public_room().await;
+    let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": encrypted() })).await;
     let (of_alice, of_bob) = (alice.sync().await.token().to_owned(), bob.sync().await.token().to_owned());
     bob.join(&room).await.ok();
     bob.sync_until(Some(&of_bob), |sync| sync.changed_devices().contains(&alice.id.as_str())).await;
@@ -188,7 +193,8 @@ async fn who_shares_no_room_any_more_is_left() {
     let home = home().await;
     let (alice, bob) = (home.user("alice").await, home.user("bob").await);
     upload_device(&bob, 2).await;
-    let room = alice.room_with(&[&bob]).await;
+    let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": encrypted() })).await;
+    bob.join(&room).await.ok();
     let from = alice.sync().await.token().to_owned();
     bob.leave(&room).await.ok();
     let left = |sync: &stoa_kit::Sync| {
