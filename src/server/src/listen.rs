@@ -2,8 +2,8 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use axum::Router;
-use hyper::{Request, body::Incoming, service::service_fn};
+use axum::{Router, response::Response};
+use hyper::{Method, Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
@@ -11,6 +11,7 @@ use hyper_util::{
 use stoa_http::Peer;
 use tokio::{
     net::{TcpListener, TcpStream},
+    task::JoinError,
     time::{sleep, timeout},
 };
 use tower::Service;
@@ -24,6 +25,8 @@ use crate::{
 const HEADERS: Duration = Duration::from_secs(75);
 /// Bytes of headers: filters travel in the query string of `/sync`.
 const HEADER_BYTES: usize = 64 * 1024;
+/// How long a request that has begun may take to end when the server stops.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// What HTTP/2 without TLS begins with.
 const H2: &[u8] = b"PRI";
 
@@ -47,7 +50,7 @@ pub async fn run(listener: TcpListener, router: Router, connections: Group, mut 
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.start(serve(stream, peer, router.clone(), ending.clone()));
+                connections.start(serve(stream, peer, router.clone(), connections.clone(), ending.clone()));
             }
             Err(why) => {
                 tracing::warn!(%why, "cannot accept a connection");
@@ -58,7 +61,7 @@ pub async fn run(listener: TcpListener, router: Router, connections: Group, mut 
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, mut ending: Ending) {
+async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, tasks: Group, mut ending: Ending) {
     // Small answers at once.
     let _ = stream.set_nodelay(true);
     let h2 = tokio::select! {
@@ -70,7 +73,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, mut ending: 
     };
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
-        router.clone().call(request)
+        answer(router.clone(), request, tasks.clone())
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(HEADER_BYTES);
@@ -87,12 +90,24 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, mut ending: 
         result = connection.as_mut() => result,
         () = ending.wait() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match timeout(PATIENCE, connection).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
         }
     };
     if let Err(why) = result {
         tracing::trace!(%why, "a connection broke");
     }
+}
+
+/// A request that only reads ends when its client goes. One that changes something goes on to its end: what is kept in
+/// memory must follow what was committed, whoever is still there to hear of it.
+async fn answer(mut router: Router, request: Request<Incoming>, tasks: Group) -> Result<Response, JoinError> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let answered = router.call(request);
+    let Ok(response) = if reads { answered.await } else { tasks.whole(answered).await? };
+    Ok(response)
 }
 
 /// Looks at the first bytes without taking them.

@@ -13,9 +13,6 @@ use crate::{
     workers::{Group, Workers},
 };
 
-/// How long requests may take to end when the server stops.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// A running homeserver.
 pub struct Server {
     parts: Parts,
@@ -74,7 +71,8 @@ impl Server {
         let Server { parts, connections, doors, .. } = self;
         parts.api.view.stop_waiting();
         doors.end(Duration::from_secs(1)).await;
-        if tokio::time::timeout(PATIENCE, connections.done()).await.is_err() {
+        // The connections count the time themselves.
+        if tokio::time::timeout(listen::PATIENCE * 2, connections.done()).await.is_err() {
             tracing::warn!(left = connections.running(), "some requests did not end in time");
         }
         parts.close().await;

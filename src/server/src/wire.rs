@@ -23,6 +23,9 @@ use crate::{
     workers::Workers,
 };
 
+/// How long background work may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A server without its listener.
 pub struct Parts {
     /// What the handlers are given.
@@ -55,8 +58,24 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     let (store, committer) = Store::open(engine.clone(), options).await?;
     let mut workers = Workers::default();
     workers.commit(committer);
-    let key = identity(&store, &env, &name).await?;
+    match assemble(config, env, name, &store, &mut workers).await {
+        Ok(api) => Ok(Parts { api, store, engine, workers }),
+        Err(why) => {
+            drop(store);
+            workers.end(PATIENCE).await;
+            Err(why)
+        }
+    }
+}
 
+async fn assemble(
+    config: &Config,
+    env: Env,
+    name: OwnedServerName,
+    store: &Store,
+    workers: &mut Workers,
+) -> Result<Api, Error> {
+    let key = identity(store, &env, &name).await?;
     let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key, stoa_rooms::Config::default());
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
@@ -64,10 +83,9 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     media.prepare().await.map_err(|why| Error::Media(why.to_string()))?;
     let limits = Limits::new(config.limits.clone(), env.clock.clone());
     let settings = stoa_client_api::Config { server_name: name, base_url: config.base_url.clone() };
-    workers.keep_house(&store, &accounts, &env);
+    workers.keep_house(store, &accounts, &env);
     workers.beside(view.clone().run());
-    let api = Api { accounts, rooms, view, media, limits, env, config: Arc::new(settings) };
-    Ok(Parts { api, store, engine, workers })
+    Ok(Api { accounts, rooms, view, media, limits, env, config: Arc::new(settings) })
 }
 
 /// The database has half of the memory, the caches above it a quarter, and the rest is for requests.
@@ -122,7 +140,7 @@ impl Parts {
             tracing::warn!(%why, "cannot write when devices were last seen");
         }
         drop((api, store));
-        workers.end(Duration::from_secs(5)).await;
+        workers.end(PATIENCE).await;
         if let Err(why) = engine.flush().await {
             tracing::warn!(%why, "cannot flush the database; what was acknowledged is in its log");
         }

@@ -1,12 +1,19 @@
 //! Everything that goes on beside requests. The only place that starts tasks.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use stoa_accounts::Accounts;
 use stoa_store::{Committer, Env, Store};
 use tokio::{
     sync::{Notify, watch},
-    task::{JoinHandle, JoinSet},
+    task::{JoinError, JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval},
 };
 
@@ -116,7 +123,7 @@ impl Workers {
     }
 }
 
-/// Runs one task for each of what `work` is given, and can wait until all are done: connections.
+/// Tasks that somebody can wait for all together: connections, and requests that must not be given up half-way.
 #[derive(Clone, Default)]
 pub struct Group {
     inner: Arc<GroupInner>,
@@ -124,7 +131,7 @@ pub struct Group {
 
 #[derive(Default)]
 struct GroupInner {
-    running: std::sync::atomic::AtomicUsize,
+    running: AtomicUsize,
     less: Notify,
 }
 
@@ -132,7 +139,7 @@ struct Member(Arc<GroupInner>);
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
         self.0.less.notify_waiters();
     }
 }
@@ -140,17 +147,37 @@ impl Drop for Member {
 impl Group {
     /// Starts a task of the group.
     pub fn start(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.inner.running.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
-        let member = Member(self.inner.clone());
+        let member = self.member();
         tokio::spawn(async move {
             let _member = member;
             task.await;
         });
     }
 
+    /// Does something to its end, also when nobody waits for it any more.
+    ///
+    /// # Errors
+    /// Where it panics.
+    pub async fn whole<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, JoinError> {
+        let member = self.member();
+        let handle = tokio::spawn(async move {
+            let _member = member;
+            task.await
+        });
+        handle.await
+    }
+
+    fn member(&self) -> Member {
+        self.inner.running.fetch_add(1, Ordering::AcqRel);
+        Member(self.inner.clone())
+    }
+
     /// How many run.
     pub fn running(&self) -> usize {
-        self.inner.running.load(std::sync::atomic::Ordering::Acquire)
+        self.inner.running.load(Ordering::Acquire)
     }
 
     /// Returns when none runs.

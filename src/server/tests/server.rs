@@ -124,7 +124,7 @@ async fn stopping_answers_who_waits_and_is_not_held_up_by_who_is_slow() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begun = Instant::now();
     server.stop().await;
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(14), "{:?}", begun.elapsed());
     let answer = poll.await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains("next_batch"));
@@ -140,6 +140,7 @@ async fn http_2_without_tls_is_understood_and_nonsense_is_refused() {
     let mut head = [0; 9];
     timeout(Duration::from_secs(20), stream.read_exact(&mut head)).await.unwrap().unwrap();
     assert_eq!(head[3], 4);
+    drop(stream);
     let answer = raw(server.addresses()[0], "\x16\x03\x01\x02\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "x".repeat(200_000));
