@@ -20,6 +20,7 @@ mod push_rules;
 mod pushers;
 mod read;
 mod register;
+mod relations;
 mod routes;
 mod send;
 mod state;

@@ -61,7 +61,11 @@ async fn sync(
         since: query.since,
         filter,
         full_state: query.full_state,
-        state_after: query.use_state_after || query.msc4222,
+        state_after: match (query.use_state_after, query.msc4222) {
+            (true, _) => Some("state_after"),
+            (false, true) => Some("org.matrix.msc4222.state_after"),
+            (false, false) => None,
+        },
         timeout_ms: query.timeout.unwrap_or(0),
     };
     Ok(JsonBytes(view.sync(request).await?.into()))

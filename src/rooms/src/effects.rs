@@ -234,10 +234,9 @@ impl Writer<'_> {
                 events.push(strip(&event)?);
             }
         }
-        // Who invites is shown with name and picture.
-        if let Some((_, event)) = self.current(kind::MEMBER, pdu.sender().as_str()).await?
-            && pdu.state_key() != Some(pdu.sender().as_str())
-        {
+        // Who invites is shown with name and picture. Who knocks is in the event itself, which is not stored yet.
+        let by_other = pdu.state_key() != Some(pdu.sender().as_str());
+        if by_other && let Some((_, event)) = self.current(kind::MEMBER, pdu.sender().as_str()).await? {
             events.push(strip(&event)?);
         }
         events.push(strip(pdu)?);

@@ -116,9 +116,9 @@ impl RoomEventFilter {
             && self.contains_url.is_none_or(|wanted| has_url(event) == wanted)
     }
 
-    /// How many events, with a default and a bound.
+    /// How many events, with a default and a bound. None at all is a wish too.
     pub(crate) fn limit(&self, default: usize, most: usize) -> usize {
-        self.limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(most)).clamp(1, most)
+        self.limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(most)).min(most)
     }
 }
 

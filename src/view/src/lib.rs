@@ -10,6 +10,7 @@ mod json;
 mod messages;
 mod push;
 mod reach;
+mod relations;
 mod show;
 mod state;
 mod sync;
@@ -30,6 +31,7 @@ pub use crate::{
     error::Error,
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest},
+    relations::RelationsRequest,
     state::MembersRequest,
     sync::SyncRequest,
     token::{AnyToken, HistoryToken, SyncToken},

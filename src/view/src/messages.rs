@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, ops::Bound};
 
 use stoa_event::ids::{EventId, OwnedRoomId};
-use stoa_store::{Direction, EventNo, Position, schema};
+use stoa_store::{Direction, EventNo, Position, schema, state::Root};
 
 use crate::{
     Error, View, Viewer,
@@ -87,8 +87,10 @@ impl View {
         if request.filter.lazy_load_members
             && let Some(oldest) = walk.events.iter().min_by_key(|it| (it.event.header.depth, it.event.header.at))
         {
-            let root = state_after(&oldest.event);
-            let members = reach.members(root, senders(&walk.events)).await?;
+            let newest = walk.events.iter().max_by_key(|it| (it.event.header.depth, it.event.header.at));
+            let roots: Vec<Root> =
+                [Some(oldest), newest].into_iter().flatten().map(|it| state_after(&it.event)).collect();
+            let members = reach.senders(&roots, senders(&walk.events)).await?;
             body.array("state", reach.render(&members).await?);
         }
         body.end();
@@ -105,10 +107,7 @@ impl View {
         let it = reach.event(id).await?;
         let limit = request.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let limit = limit.min(self.inner.config.max_limit);
-        let header = &it.event.header;
-        let at = header.at.unwrap_or_default();
-        let just_before = HistoryToken { depth: header.depth, position: Position(at.0.saturating_sub(1)) };
-        let just_after = HistoryToken { depth: header.depth, position: at };
+        let (just_before, just_after) = (place_before(&it), place_after(&it));
         let before = reach.walk(just_before, None, true, limit / 2, &request.filter).await?;
         let after = reach.walk(just_after, None, false, limit - limit / 2, &request.filter).await?;
         let last = after.events.last().unwrap_or(&it);
@@ -125,8 +124,9 @@ impl View {
 
         let mut out = Vec::with_capacity(4096);
         let mut body = Object::new(&mut out);
-        body.str("start", &before.next.unwrap_or(just_before).to_string());
-        body.str("end", &after.next.or_else(|| after.events.last().map(place_after)).unwrap_or(just_after).to_string());
+        // Also where nothing is before them: who goes on from here must not get them again.
+        body.str("start", &before.events.last().map_or(just_before, place_before).to_string());
+        body.str("end", &after.events.last().map_or(just_after, place_after).to_string());
         let event = reach.render(std::slice::from_ref(&it)).await?;
         body.raw("event", event.first().map_or(b"{}", |event| &event[..]));
         body.array("events_before", reach.render(&before.events).await?);
@@ -155,6 +155,11 @@ impl View {
 
 fn senders(events: &[Visible]) -> BTreeSet<&str> {
     events.iter().map(|it| it.event.header.sender.as_str()).collect()
+}
+
+fn place_before(it: &Visible) -> HistoryToken {
+    let HistoryToken { depth, position } = place_after(it);
+    HistoryToken { depth, position: Position(position.0.saturating_sub(1)) }
 }
 
 fn place_after(it: &Visible) -> HistoryToken {
@@ -189,6 +194,18 @@ impl Reach<'_> {
             Some(_) => Ok(Visible { event, membership }),
             None => Err(missing()),
         }
+    }
+
+    /// The member events of these users, each in the first of the states that has one.
+    async fn senders<'u>(&self, roots: &[Root], users: BTreeSet<&'u str>) -> Result<Vec<Visible>, Error> {
+        let mut found: Vec<Visible> = Vec::with_capacity(users.len());
+        let mut missing = users;
+        for root in roots {
+            let wanted: Vec<&str> = missing.iter().copied().collect();
+            found.extend(self.members(*root, wanted).await?);
+            missing.retain(|user| !found.iter().any(|it| it.event.header.state_key.as_deref() == Some(user)));
+        }
+        Ok(found)
     }
 
     /// Walks the history from a place until there are enough events. A stretch of events that the user may not see ends

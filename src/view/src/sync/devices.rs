@@ -107,7 +107,7 @@ impl View {
             from: Some(from),
             to: SyncToken { position: to.position.min(snapshot.position()), ..to },
             full_state: false,
-            state_after: false,
+            state_after: None,
             now_ms: 0,
         };
         let lists = span.device_lists(span.device_news().await?).await?;

@@ -39,6 +39,8 @@ struct Timeline {
     prev_batch: String,
     /// The state at its beginning.
     start: Root,
+    /// State events after its beginning that the filter keeps out of it: the client must learn of them as state.
+    hidden: Vec<EventNo>,
 }
 
 impl<'a> RoomWork<'a> {
@@ -109,12 +111,18 @@ impl<'a> RoomWork<'a> {
 
     /// A room that the user left or was banned from: up to there.
     pub(super) async fn left(mut self, account: &AccountNews, devices: &mut DeviceNews) -> Result<Vec<u8>, Error> {
-        self.anew |= self.own.joined_at.is_some_and(|at| at > self.span.seen());
+        let seen = self.span.seen();
+        self.anew |= self.own.joined_at.is_some_and(|at| at > seen);
         let timeline = self.timeline().await?;
-        let changes = match self.own.joined_at {
-            Some(_) => self.state_changes(&timeline, &[]).await?,
-            None => Vec::new(),
+        let told_before = |left| left <= seen && !self.anew && !self.span.full_state;
+        let mut changes = match self.own.left_at {
+            Some(left) if !told_before(left) => self.state_changes(&timeline, &[]).await?,
+            _ => Vec::new(),
         };
+        if self.span.state_after.is_some() {
+            // A ban after leaving, for instance.
+            self.reveal(self.own.event.as_slice(), &mut changes).await?;
+        }
         self.device_news_of_left(devices).await?;
         let (state, _) = self.state_events(&timeline, &changes).await?;
         let mut out = Vec::with_capacity(1024);
@@ -132,6 +140,7 @@ impl<'a> RoomWork<'a> {
         let limit = filter.limit(span.inner.config.timeline_limit, span.inner.config.max_limit);
         let start = if self.anew { Position::MIN } else { span.seen() };
         let mut events: Vec<Visible> = Vec::new();
+        let (mut hidden, mut hidden_before) = (Vec::new(), Vec::new());
         let mut limited = false;
         let mut end = self.until;
         // A page of hidden events must not stop the search, nor may a room of nothing else make it endless.
@@ -142,8 +151,10 @@ impl<'a> RoomWork<'a> {
             let to = Bound::Included((self.room, end));
             let rows = span.snapshot.range(&schema::TIMELINE, from, to, Direction::Backward, page).await?;
             let Some((last, _)) = rows.last() else { break };
-            end = Position(last.1.0 - 1);
+            end = Position(last.1.0.saturating_sub(1));
             left -= rows.len();
+            // What was not looked at may be for the client.
+            limited = left == 0 && end > start;
             let nos: Vec<EventNo> = rows.iter().map(|(_, no)| *no).collect();
             let loaded = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
             for (no, event) in nos.into_iter().zip(loaded) {
@@ -151,13 +162,18 @@ impl<'a> RoomWork<'a> {
                 // One's own leaving is always told.
                 let own = self.own.event == Some(no);
                 let membership = self.eyes.look(&event).await?;
-                if (membership.is_none() && !own) || !filter.wants(&event) {
+                if membership.is_none() && !own {
+                    continue;
+                }
+                if !filter.wants(&event) {
+                    hidden_before.extend(event.header.state_key.is_some().then_some(no));
                     continue;
                 }
                 if events.len() == limit {
                     limited = true;
                     break;
                 }
+                hidden.append(&mut hidden_before);
                 events.push(Visible { event, membership: membership.or(own.then_some(self.own.membership)) });
             }
         }
@@ -170,15 +186,18 @@ impl<'a> RoomWork<'a> {
             }
             None => (span.to.to_string(), root_at(span.snapshot, self.room, self.until).await?),
         };
-        Ok(Timeline { events, limited, prev_batch, start })
+        Ok(Timeline { events, limited, prev_batch, start, hidden })
     }
 
     /// How the state changed from what the client has to the beginning (or the end) of the timeline. Members only where
     /// all of them are wanted, or those who changed.
     async fn state_changes(&self, timeline: &Timeline, heroes: &[String]) -> Result<Vec<Change>, Error> {
         let span = self.span;
-        let after = match span.state_after {
-            true => root_at(span.snapshot, self.room, self.until).await?,
+        // Who was banned or invited after leaving was not there for what happened in between.
+        let end = self.own.left_at.filter(|_| self.own.membership != Membership::Join).unwrap_or(self.until);
+        let began_after = timeline.events.first().is_none_or(|it| it.event.header.at > Some(end));
+        let after = match span.state_after.is_some() || began_after {
+            true => root_at(span.snapshot, self.room, end.min(self.until)).await?,
             false => timeline.start,
         };
         let whole = self.anew || span.full_state;
@@ -188,12 +207,31 @@ impl<'a> RoomWork<'a> {
         };
         let lazy = span.filter.room.state.lazy_load_members;
         let mut changes = self.eyes.state.changes_of(Class::Others, before, after).await?;
-        if !lazy {
-            changes.extend(self.eyes.state.changes_of(Class::Members, before, after).await?);
-            return Ok(changes);
+        match lazy {
+            true => changes.extend(self.lazy_members(timeline, heroes, before, after, whole).await?),
+            false => changes.extend(self.eyes.state.changes_of(Class::Members, before, after).await?),
         }
-        changes.extend(self.lazy_members(timeline, heroes, before, after, whole).await?);
+        if span.state_after.is_none() && !timeline.hidden.is_empty() {
+            self.reveal(&timeline.hidden, &mut changes).await?;
+        }
         Ok(changes)
+    }
+
+    /// Adds state events that the timeline should have told but does not, where they still hold.
+    async fn reveal(&self, hidden: &[EventNo], changes: &mut Vec<Change>) -> Result<(), Error> {
+        let span = self.span;
+        let root = root_at(span.snapshot, self.room, self.until).await?;
+        for no in hidden {
+            let Some(event) = span.inner.store.events().get(span.snapshot, self.room, *no).await? else { continue };
+            let Some(key) = &event.header.state_key else { continue };
+            let key = (self.room, event.header.kind.clone(), key.clone());
+            let Some(key) = span.snapshot.get(&schema::STATE_KEYS, &key).await? else { continue };
+            if self.eyes.state.get(root, key).await? == Some(*no) {
+                changes.retain(|change| change.key != key);
+                changes.push(Change { key, before: None, after: Some(*no) });
+            }
+        }
+        Ok(())
     }
 
     /// The members who matter: who sent the timeline, the heroes, and the user. The client has some of them already.
@@ -238,17 +276,17 @@ impl<'a> RoomWork<'a> {
         Ok(found.into_iter().filter(|change| change.after.is_some_and(|no| unsent.contains(&no))).collect())
     }
 
-    /// The state as events, and whether memberships changed anywhere in this answer.
+    /// The state as events, and whether something that the summary is made of changed anywhere in this answer.
     async fn state_events(&mut self, timeline: &Timeline, changes: &[Change]) -> Result<(Vec<Vec<u8>>, bool), Error> {
         let span = self.span;
         let nos: Vec<EventNo> = changes.iter().filter_map(|change| change.after).collect();
         let loaded = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
         let filter = &span.filter.room.state;
-        let mut members_changed = timeline.events.iter().any(|it| it.event.header.kind == "m.room.member");
+        let mut members_changed = timeline.events.iter().any(|it| changes_summary(&it.event.header.kind));
         let mut events = Vec::with_capacity(nos.len());
         for event in loaded {
             let Some(event) = event else { continue };
-            members_changed |= event.header.kind == "m.room.member";
+            members_changed |= changes_summary(&event.header.kind);
             if filter.wants(&event) && filter.wants_room(self.id) {
                 events.push(Visible { event, membership: None });
             }
@@ -272,7 +310,7 @@ impl<'a> RoomWork<'a> {
         let mut object = Object::new(body.key("timeline"));
         object.array("events", &events).plain("limited", timeline.limited).str("prev_batch", &timeline.prev_batch);
         object.end();
-        body.events(if self.span.state_after { "state_after" } else { "state" }, &state);
+        body.events(self.span.state_after.unwrap_or("state"), &state);
         Ok(())
     }
 
@@ -398,4 +436,9 @@ impl<'a> RoomWork<'a> {
     pub(super) fn is_anew(&self) -> bool {
         self.anew
     }
+}
+
+/// Whether events of a type change the summary of a room.
+fn changes_summary(kind: &str) -> bool {
+    matches!(kind, "m.room.member" | "m.room.name" | "m.room.canonical_alias")
 }

@@ -30,8 +30,9 @@ pub struct SyncRequest {
     pub filter: Arc<Filter>,
     /// Whether the whole state of all rooms is wanted, also with a token.
     pub full_state: bool,
-    /// Whether the state is wanted as it is after the timeline (`use_state_after`).
-    pub state_after: bool,
+    /// Whether the state is wanted as it is after the timeline (`use_state_after`), and under which name: clients that
+    /// ask by the name from before it was stable look only there.
+    pub state_after: Option<&'static str>,
     /// How long to wait for something new, in milliseconds.
     pub timeout_ms: u64,
 }
@@ -45,7 +46,7 @@ pub(crate) struct Span<'a> {
     pub(crate) from: Option<SyncToken>,
     pub(crate) to: SyncToken,
     pub(crate) full_state: bool,
-    pub(crate) state_after: bool,
+    pub(crate) state_after: Option<&'static str>,
     pub(crate) now_ms: u64,
 }
 
@@ -174,6 +175,7 @@ impl Span<'_> {
     async fn rooms(&self, account: &AccountNews, devices: &mut DeviceNews) -> Result<Rooms, Error> {
         let mut rooms = Rooms::default();
         for (room, own) in self.candidates(account).await? {
+            let Some(own) = self.at_end(own) else { continue };
             let id = self.inner.store.names().room_id(self.snapshot, room).await?;
             if !self.filter.wants_room(&id) {
                 continue;
@@ -205,6 +207,7 @@ impl Span<'_> {
     async fn device_news(&self) -> Result<DeviceNews, Error> {
         let mut news = DeviceNews::default();
         for (room, own) in self.candidates(&AccountNews::default()).await? {
+            let Some(own) = self.at_end(own) else { continue };
             let id = self.inner.store.names().room_id(self.snapshot, room).await?;
             match own.membership {
                 Membership::Join => RoomWork::open(self, room, &id, own).await?.device_news(&mut news).await?,
@@ -217,9 +220,22 @@ impl Span<'_> {
         Ok(news)
     }
 
+    /// A membership as it was at the end of the answer: the snapshot may know of later ones. `None` where the later one has
+    /// taken the place of what was; the next answer, which begins here, tells it as a whole.
+    fn at_end(&self, own: OwnMembership) -> Option<OwnMembership> {
+        let end = self.to.position;
+        if own.at <= end {
+            return Some(own);
+        }
+        let joined = own.joined_at.is_some_and(|at| at <= end)
+            && (own.membership == Membership::Join || own.left_at.is_some_and(|left| left > end));
+        joined.then_some(OwnMembership { membership: Membership::Join, ..own })
+    }
+
     fn wants_left(&self, own: &OwnMembership, fresh: bool) -> bool {
-        // Who begins anew is told of rooms that were left only on request.
-        let told = if self.from.is_some() && !self.full_state { fresh } else { self.filter.room.include_leave };
+        // Who begins anew is told of rooms that were left before only on request.
+        let begins = self.from.is_none() || self.full_state;
+        let told = (self.from.is_some() && fresh) || (begins && self.filter.room.include_leave);
         told && !own.forgotten
     }
 
