@@ -161,6 +161,7 @@ pub fn check_with(rules: &Rules, event: &Pdu, powers: &Powers, state: &dyn State
     }
     let reject = |rule, why: String| Err(Reject::new(rules, rule, why));
     let sender = event.sender();
+    // Synapse refuses memberships of other servers' users there too; with one server nobody can disagree about it.
     if !powers.create().admits(sender.server_name()) {
         return reject(Rule::Federate, format!("the room is not federated and {sender} is of another server"));
     }
