@@ -146,13 +146,9 @@ impl Accounts {
             }
         }
         if !tx.is_empty() {
+            // A signature on somebody else's key is shown only to who made it, and told to nobody else.
             if own {
                 self.note_devices_changed(&snapshot, &mut tx, who.user_no).await?;
-            } else {
-                // Only who signed is shown it, on the next query; who was signed needs to know nothing.
-                let slot = tx.slot();
-                let user = who.user_no;
-                tx.tell(move |at| stoa_store::Fact::User { user, at: at.of(slot) });
             }
             self.store().commit(tx).await?;
         }
@@ -238,7 +234,8 @@ impl Accounts {
             if !right {
                 return Ok(Err(("M_INVALID_SIGNATURE", format!("the signature by {key_id} is wrong"))));
             }
-            rows::keys::put_own_signature(tx, who.user_no, target, &key_id, &signature);
+            let slot = tx.slot();
+            rows::keys::put_own_signature(tx, slot, who.user_no, target, &key_id, &signature);
         }
         Ok(Ok(()))
     }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use stoa_store::{
     Direction, Snapshot, Tx, UserNo,
@@ -66,18 +67,22 @@ impl Accounts {
     /// Where the store fails; what was not written is forgotten.
     pub async fn write_seen(&self) -> Result<()> {
         let waiting = std::mem::take(&mut *self.inner.seen.waiting.lock());
-        for (user, sights) in waiting {
-            let _guard = self.lock(user).await;
-            let snapshot = self.store().snapshot().await?;
-            let mut tx = Tx::new();
-            for (id, sight) in sights {
-                if let Some(device) = snapshot.get(&schema::DEVICES, &(user, id.clone())).await? {
-                    devices::put(&mut tx, user, &id, &with_sight(device, Some(&sight)));
-                }
+        // Many at once share one write.
+        let writes = waiting.into_iter().map(|(user, sights)| self.write_sights(user, sights));
+        stream::iter(writes).buffer_unordered(64).try_for_each(|()| async { Ok(()) }).await
+    }
+
+    async fn write_sights(&self, user: UserNo, sights: HashMap<String, Sight>) -> Result<()> {
+        let _guard = self.lock(user).await;
+        let snapshot = self.store().snapshot().await?;
+        let mut tx = Tx::new();
+        for (id, sight) in sights {
+            if let Some(device) = snapshot.get(&schema::DEVICES, &(user, id.clone())).await? {
+                devices::put(&mut tx, user, &id, &with_sight(device, Some(&sight)));
             }
-            if !tx.is_empty() {
-                self.store().commit(tx).await?;
-            }
+        }
+        if !tx.is_empty() {
+            self.store().commit(tx).await?;
         }
         Ok(())
     }

@@ -72,19 +72,20 @@ impl Accounts {
     /// [`Error::BadCredentials`], [`Error::UserDeactivated`], [`Error::LimitExceeded`], [`Error::InvalidParam`]
     pub async fn login(&self, user: &str, password: Password, device: &NewDevice) -> Result<LoggedIn> {
         check_device(device)?;
-        let account = match self.existing_id(user) {
-            Some(id) => self.account(&id).await?,
-            None => None,
-        };
-        let Some(account) = account else {
+        let Some(id) = self.existing_id(user) else {
             self.inner.passwords.verify(self.env(), password, None).await?;
+            return Err(Error::BadCredentials);
+        };
+        let Some(account) = self.account(&id).await? else {
+            // Takes as long and waits as long as with an account.
+            self.try_password(&id, password, None).await?;
             return Err(Error::BadCredentials);
         };
         if account.row.deactivated.is_some() {
             return Err(Error::UserDeactivated);
         }
         let before = self.password_of(account.no).await?;
-        if !self.check_password(account.no, password).await? {
+        if !self.try_password(&id, password, before.clone()).await? {
             return Err(Error::BadCredentials);
         }
         let _guard = self.lock(account.no).await;
@@ -109,14 +110,18 @@ impl Accounts {
         Ok(self.store().snapshot().await?.get(&schema::PASSWORDS, &user).await?)
     }
 
-    /// Whether that is the user's password.
+    /// Whether that is the password of the user who asks.
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] after many wrong ones.
-    pub async fn check_password(&self, user: UserNo, password: Password) -> Result<bool> {
+    pub(crate) async fn check_password(&self, who: &Who, password: Password) -> Result<bool> {
+        let phc = self.password_of(who.user_no).await?;
+        self.try_password(&who.user, password, phc).await
+    }
+
+    async fn try_password(&self, user: &UserId, password: Password, phc: Option<String>) -> Result<bool> {
         let passwords = &self.inner.passwords;
         passwords.may_try(user, self.env().now_ms())?;
-        let phc = self.password_of(user).await?;
         let right = passwords::possible(&password) && passwords.verify(self.env(), password, phc).await?;
         passwords.tried(user, right, self.env().now_ms());
         Ok(right)

@@ -10,7 +10,8 @@ use argon2::{
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
 };
 use parking_lot::Mutex;
-use stoa_store::{Env, UserNo};
+use stoa_event::ids::{OwnedUserId, UserId};
+use stoa_store::Env;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -40,7 +41,8 @@ pub(crate) struct Passwords {
     threads: Arc<Semaphore>,
     /// The hash that is checked when there is no account, so that an attempt takes the same time.
     nobody: Arc<OnceLock<String>>,
-    failures: Mutex<HashMap<UserNo, Failures>>,
+    /// By name, also by names that nobody has: waiting tells nothing about who is here.
+    failures: Mutex<HashMap<OwnedUserId, Failures>>,
 }
 
 impl Passwords {
@@ -95,9 +97,9 @@ impl Passwords {
     }
 
     /// Whether somebody may try a password now.
-    pub(crate) fn may_try(&self, user: UserNo, now_ms: u64) -> Result<()> {
+    pub(crate) fn may_try(&self, user: &UserId, now_ms: u64) -> Result<()> {
         let failures = self.failures.lock();
-        let Some(known) = failures.get(&user) else { return Ok(()) };
+        let Some(known) = failures.get(user) else { return Ok(()) };
         let until = known.last.saturating_add(wait_ms(known.count));
         if until > now_ms {
             return Err(Error::LimitExceeded { retry_after_ms: until - now_ms });
@@ -106,16 +108,20 @@ impl Passwords {
     }
 
     /// Remembers how an attempt went.
-    pub(crate) fn tried(&self, user: UserNo, right: bool, now_ms: u64) {
+    pub(crate) fn tried(&self, user: &UserId, right: bool, now_ms: u64) {
         let mut failures = self.failures.lock();
         if right {
-            failures.remove(&user);
+            failures.remove(user);
             return;
         }
-        if failures.len() >= MAX_FAILURES && !failures.contains_key(&user) {
+        if failures.len() >= MAX_FAILURES && !failures.contains_key(user) {
             failures.retain(|_, known| known.last.saturating_add(LONGEST_WAIT_MS) > now_ms);
+            if failures.len() >= MAX_FAILURES {
+                // So many at once is an attack that hashing slows down anyway.
+                failures.clear();
+            }
         }
-        let known = failures.entry(user).or_insert(Failures { count: 0, last: now_ms });
+        let known = failures.entry(user.to_owned()).or_insert(Failures { count: 0, last: now_ms });
         // Who waits long enough begins anew.
         if known.last.saturating_add(LONGEST_WAIT_MS * 10) < now_ms {
             known.count = 0;

@@ -303,7 +303,7 @@ impl Accounts {
         if named.and_then(|named| self.existing_id(named)).as_ref() != Some(&who.user) {
             return wrong;
         }
-        match self.check_password(who.user_no, Zeroizing::new(password.clone())).await {
+        match self.check_password(who, Zeroizing::new(password.clone())).await {
             Ok(true) => Ok(None),
             Ok(false) => wrong,
             Err(error) => Err(error),

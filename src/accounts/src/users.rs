@@ -3,7 +3,7 @@
 use stoa_event::ids::{MAX_ID_BYTES, OwnedUserId, UserId};
 use stoa_store::{
     Direction, Snapshot, Tx, UserNo,
-    rows::{account_data, devices::Device, filters, users},
+    rows::{account_data, devices::Device, filters, key_backup, users},
     schema,
 };
 
@@ -118,8 +118,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Ends an account: no password, no devices, no pushers; with `erase` nothing of its data either. Its name is never
-    /// given out again. Rooms are not left by this: see `stoa_client_api`.
+    /// Ends an account: no password, no devices, no pushers, no key backup; with `erase` nothing of its data either.
+    /// Its name is never given out again. Rooms are not left by this: see `stoa_client_api::end_account`.
     ///
     /// # Errors
     /// [`Error::NotFound`]
@@ -137,6 +137,7 @@ impl Accounts {
         users::delete_password(&mut tx, account.no);
         let gone = self.remove_all_devices(&snapshot, &mut tx, account.no, None).await?;
         self.remove_all_pushers(&snapshot, &mut tx, account.no).await?;
+        key_backup::delete_all(&mut tx, account.no);
         if erase {
             users::delete_profile(&mut tx, account.no);
             account_data::delete_all(&mut tx, account.no);

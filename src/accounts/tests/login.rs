@@ -9,7 +9,6 @@ use serde_json::json;
 use stoa_accounts::{Accounts, Config, Error, LoggedIn, NewDevice, Who};
 use stoa_store::{Fact, Heard};
 
-
 async fn unknown(accounts: &Accounts, token: &str) -> bool {
     matches!(accounts.whoami(token).await, Err(Error::UnknownToken { soft_logout: false }))
 }
@@ -51,6 +50,11 @@ async fn nobody_guesses_for_long() {
     refused!(server.login("alice", NewDevice::default()).await, Error::LimitExceeded { retry_after_ms: 1000 });
     server.wait(1000);
     server.login("alice", NewDevice::default()).await.unwrap();
+    // A name that nobody has behaves the same.
+    for _ in 0..10 {
+        refused!(server.login("nobody", NewDevice::default()).await, Error::BadCredentials);
+    }
+    refused!(server.login("nobody", NewDevice::default()).await, Error::LimitExceeded { retry_after_ms: 1000 });
     // The right password clears it.
     refused!(server.accounts.login("alice", password("wrong"), &NewDevice::default()).await, Error::BadCredentials);
     server.login("alice", NewDevice::default()).await.unwrap();
@@ -219,7 +223,8 @@ async fn devices_are_listed_and_renamed() {
     let listed = server.accounts.device(who.user_no, "PHONE").await.unwrap();
     assert_eq!(listed.last_seen_ip.as_deref(), Some("192.0.2.2"));
     assert_eq!(listed.last_seen_ts, Some(phone.last_seen_ts.unwrap() + 5000));
-    server.accounts.write_seen().await.unwrap();
+    let accounts = server.accounts.clone();
+    tokio::spawn(async move { accounts.write_seen().await }).await.unwrap().unwrap();
     assert_eq!(server.accounts.device(who.user_no, "PHONE").await.unwrap(), listed);
 }
 

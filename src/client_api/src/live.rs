@@ -118,7 +118,7 @@ async fn read_markers(
 async fn ephemeral(
     who: Who,
     State(rooms): State<Rooms>,
-    Segments((room, kind, _txn)): Segments<(OwnedRoomId, String, String)>,
+    Segments((room, kind, txn)): Segments<(OwnedRoomId, String, String)>,
     Raw(content): Raw,
 ) -> Result<Empty> {
     if content.len() > EPHEMERAL_BYTES {
@@ -130,6 +130,8 @@ async fn ephemeral(
     if kind.starts_with("m.") {
         return Err(Error::forbidden("Types of the specification cannot be sent as user-defined ephemeral events"));
     }
-    rooms.ephemeral(&room, &who.user, &kind, content).await?;
+    // Another device may use the same transaction id for something else.
+    let txn = format!("{} {txn}", who.device);
+    rooms.ephemeral(&room, &who.user, &kind, &txn, content).await?;
     Ok(Empty {})
 }

@@ -117,7 +117,14 @@ impl Rooms {
     ///
     /// # Errors
     /// Where the user is not in the room or has not the power that `ephemeral` asks for.
-    pub async fn ephemeral(&self, room: &RoomId, user: &OwnedUserId, kind: &str, content: Bytes) -> Result<(), Error> {
+    pub async fn ephemeral(
+        &self,
+        room: &RoomId,
+        user: &OwnedUserId,
+        kind: &str,
+        txn: &str,
+        content: Bytes,
+    ) -> Result<(), Error> {
         let allowed = self
             .with_powers(room, user, |powers| powers.of(user).reaches(powers.needed_for_ephemeral(kind)))
             .await
@@ -130,7 +137,7 @@ impl Rooms {
         }
         let snapshot = self.inner.store.snapshot().await?;
         let no = self.room_no(&snapshot, room).await?;
-        self.inner.store.bus().send(no, kind, user.as_str(), content, self.inner.env.now_ms());
+        self.inner.store.bus().send(no, kind, user.as_str(), Some(txn), content, self.inner.env.now_ms());
         Ok(())
     }
 

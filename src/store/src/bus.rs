@@ -31,6 +31,8 @@ pub struct Ephemeral {
     pub kind: Arc<str>,
     /// Who sent it.
     pub sender: Arc<str>,
+    /// By what it may be repeated without being sent twice: device and transaction id.
+    pub txn: Option<Arc<str>>,
     /// The content, a JSON object.
     pub content: Bytes,
     /// When it was sent, in milliseconds since 1970.
@@ -124,16 +126,31 @@ impl Bus {
         Typing { users, place: room.typing_place }
     }
 
-    /// Sends an ephemeral event to a room.
-    pub fn send(&self, room: RoomNo, kind: &str, sender: &str, content: Bytes, now_ms: u64) -> Place {
+    /// Sends an ephemeral event to a room. The same transaction again, as long as the first is there, sends nothing.
+    pub fn send(
+        &self,
+        room: RoomNo,
+        kind: &str,
+        sender: &str,
+        txn: Option<&str>,
+        content: Bytes,
+        now_ms: u64,
+    ) -> Place {
         let mut state = self.state.lock();
         let place = state.next;
-        state.next += 1;
         let events = &mut state.rooms.entry(room).or_default().events;
+        let same = |event: &&Ephemeral| {
+            txn.is_some() && event.txn.as_deref() == txn && &*event.sender == sender && &*event.kind == kind
+        };
+        if let Some(first) = events.iter().find(same) {
+            return first.place;
+        }
         while events.len() >= PER_ROOM || events.front().is_some_and(|event| event.ts + LIFE_MS <= now_ms) {
             events.pop_front();
         }
-        events.push_back(Ephemeral { place, kind: kind.into(), sender: sender.into(), content, ts: now_ms });
+        let txn = txn.map(Into::into);
+        events.push_back(Ephemeral { place, kind: kind.into(), sender: sender.into(), txn, content, ts: now_ms });
+        state.next += 1;
         drop(state);
         let _ = self.wake.send(room);
         place

@@ -148,6 +148,8 @@ tables! {
     /// Signatures that a user made on the master keys of others, shown to that user only: who signed, whose key, key id
     /// of the signature. Written by `rows/keys.rs`.
     OWN_SIGNATURES = 78 in Rows: (UserNo, UserNo, String) => String;
+    /// Whose master key a user signed when, so that the user's other devices look again. Written by `rows/keys.rs`.
+    OWN_SIGNATURE_CHANGES = 79 in Indexes: (UserNo, Position) => UserNo;
     /// Messages that wait for a device. Written by `rows/to_device.rs`.
     TO_DEVICE = 80 in Queues: (UserNo, String, Position) => Bytes;
 

@@ -23,7 +23,7 @@ use stoa_event::{
 };
 use stoa_store::{
     Direction, EventNo, Position, RoomNo, UserNo,
-    rows::{events::StoredEvent, push_rules, rooms::Head},
+    rows::{events::StoredEvent, rooms::Head},
     schema,
 };
 
@@ -108,7 +108,7 @@ impl Default for Counts {
 pub(crate) async fn unread(span: &Span<'_>, room: RoomNo, head: &Head, joined_at: Position) -> Result<Unread, Error> {
     let user = span.viewer.user_no;
     let to = span.to.position;
-    let (rules, changed) = push_rules::get(span.snapshot, user, &span.viewer.user).await?;
+    let (rules, changed) = span.rules().await?;
     let read = read(span, room, joined_at, changed).await?;
     let known = span.inner.counts.known.get(&(user, room)).filter(|known| known.read == read && known.upto <= to);
     let (from, mut unread) = match &known {
@@ -199,12 +199,12 @@ async fn read(span: &Span<'_>, room: RoomNo, joined_at: Position, rules: Option<
 
 /// Asks the push rules of a user about the events of a room.
 struct Judge {
-    rules: Ruleset,
+    rules: Arc<Ruleset>,
     context: Option<PushConditionRoomCtx>,
 }
 
 impl Judge {
-    async fn new(span: &Span<'_>, room: RoomNo, head: &Head, rules: Ruleset) -> Result<Judge, Error> {
+    async fn new(span: &Span<'_>, room: RoomNo, head: &Head, rules: Arc<Ruleset>) -> Result<Judge, Error> {
         let store = &span.inner.store;
         let id = store.names().room_id(span.snapshot, room).await?;
         let names = [("m.room.member", span.viewer.user.as_str()), ("m.room.power_levels", "")];

@@ -10,7 +10,14 @@ use stoa_rooms::Action;
 use stoa_view::{ContextRequest, Error, MembersRequest, RoomEventFilter, Viewer};
 
 /// All pages from one end, by event id; every page but the last must have an `end`.
-async fn walk(home: &Home, who: &Viewer, room: &OwnedRoomId, from: Option<String>, back: bool, step: u64) -> Vec<String> {
+async fn walk(
+    home: &Home,
+    who: &Viewer,
+    room: &OwnedRoomId,
+    from: Option<String>,
+    back: bool,
+    step: u64,
+) -> Vec<String> {
     let (mut all, mut from) = (Vec::new(), from);
     for _ in 0..2000 {
         let page = home.page(who, room, from.as_deref(), back, step).await;
@@ -130,7 +137,11 @@ async fn pages_go_on_from_what_is_around_an_event() {
 #[tokio::test]
 async fn visibility_as_a_table() {
     for (visibility, bob_sees, outsider_sees) in [
-        ("world_readable", vec!["before", "invited", "inside", "left", "again"], vec!["before", "invited", "inside", "left", "again"]),
+        (
+            "world_readable",
+            vec!["before", "invited", "inside", "left", "again"],
+            vec!["before", "invited", "inside", "left", "again"],
+        ),
         ("shared", vec!["before", "invited", "inside", "left", "again"], vec!["forbidden"]),
         ("invited", vec!["invited", "inside", "again"], vec!["forbidden"]),
         ("joined", vec!["inside", "again"], vec!["forbidden"]),

@@ -84,7 +84,7 @@ async fn a_gap_tells_the_state_that_changed_in_it() {
     assert_eq!(back["chunk"][1]["type"], "m.room.topic");
 
     let mut request = home.request(&alice, Some(&token(&first)), filter);
-    request.state_after = true;
+    request.state_after = Some("state_after");
     let sync = home.answer(request).await;
     let it = joined(&sync, room.as_str());
     assert!(it.get("state").is_none());
@@ -240,7 +240,7 @@ async fn a_ban_after_leaving_tells_nothing_of_the_time_between() {
     assert!(home.act(Action::Ban, &alice, &bob, &room).await);
     for (since, state_after) in [(&start, false), (&start, true), (&left, false), (&left, true)] {
         let mut request = home.request(&bob, Some(&token(since)), json!({}));
-        request.state_after = state_after;
+        request.state_after = state_after.then_some("state_after");
         let sync = home.answer(request).await;
         let it = &sync["rooms"]["leave"][room.as_str()];
         assert!(!it.to_string().contains("secret"), "{it}");

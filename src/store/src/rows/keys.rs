@@ -119,9 +119,21 @@ pub fn put_cross_signing_key(tx: &mut Tx, user: UserNo, usage: &str, json: &Byte
     tx.put(&schema::CROSS_SIGNING_KEYS, &(user, usage.to_owned()), json);
 }
 
-/// Notes a signature that a user made on the master key of another.
-pub fn put_own_signature(tx: &mut Tx, signer: UserNo, target: UserNo, key_id: &str, signature: &str) {
+/// Notes a signature that a user made on the master key of another, at the position of `slot`, and tells who signed.
+pub fn put_own_signature(tx: &mut Tx, slot: Slot, signer: UserNo, target: UserNo, key_id: &str, signature: &str) {
     tx.put(&schema::OWN_SIGNATURES, &(signer, target, key_id.to_owned()), &signature.to_owned());
+    tx.put_at(&schema::OWN_SIGNATURE_CHANGES, move |at| ((signer, at.of(slot)), target));
+    tx.tell(move |at| Fact::User { user: signer, at: at.of(slot) });
+}
+
+/// Whose master keys a user signed after `from`, up to and with `to`.
+///
+/// # Errors
+/// Where the engine fails.
+pub async fn signed(snapshot: &Snapshot, signer: UserNo, from: Position, to: Position) -> Result<Vec<UserNo>, Error> {
+    let (low, high) = (Bound::Excluded((signer, from)), Bound::Included((signer, to)));
+    let rows = snapshot.range(&schema::OWN_SIGNATURE_CHANGES, low, high, Direction::Forward, usize::MAX).await?;
+    Ok(rows.into_iter().map(|(_, target)| target).collect())
 }
 
 /// Forgets all keys of a device.

@@ -59,7 +59,7 @@ impl Span<'_> {
         }
         if self.from.is_none() && self.filter.account_data.wants(push_rules::TYPE, None) {
             // Who never changed any has the default rules, and no row.
-            if let (rules, None) = push_rules::get(self.snapshot, user, &self.viewer.user).await? {
+            if let (rules, None) = self.rules().await? {
                 news.global.push(typed(push_rules::TYPE, &push_rules::json(&rules)));
             }
         }

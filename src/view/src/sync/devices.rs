@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use stoa_store::{Membership, Position, RoomNo, UserNo, rows, schema};
+use tokio::sync::OnceCell;
 
 use super::Span;
 use crate::{Error, Filter, View, Viewer, json::Object, token::SyncToken};
@@ -49,6 +50,8 @@ impl Span<'_> {
         let me = self.viewer.user_no;
         let mut changed = news.came;
         let mut left = BTreeSet::new();
+        // Keys that the user signed from another device look different now.
+        changed.extend(rows::keys::signed(self.snapshot, me, from.position, self.to.position).await?);
         for user in rows::keys::devices_changed(self.snapshot, from.position, self.to.position).await? {
             if user == me || self.shares_room(user, false).await? {
                 changed.insert(user);
@@ -109,6 +112,8 @@ impl View {
             full_state: false,
             state_after: None,
             now_ms: 0,
+            ignored: Default::default(),
+            rules: OnceCell::new(),
         };
         let lists = span.device_lists(span.device_news().await?).await?;
         let mut out = Vec::new();

@@ -162,7 +162,8 @@ impl<'a> RoomWork<'a> {
                 // One's own leaving is always told.
                 let own = self.own.event == Some(no);
                 let membership = self.eyes.look(&event).await?;
-                if membership.is_none() && !own {
+                let ignored = event.header.state_key.is_none() && span.ignored.contains(&event.header.sender);
+                if (membership.is_none() && !own) || ignored {
                     continue;
                 }
                 if !filter.wants(&event) {

@@ -8,13 +8,18 @@ pub(crate) mod lazy;
 mod summary;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
-use stoa_store::{Direction, Membership, Position, RoomNo, Snapshot, rows::rooms::OwnMembership, schema};
-use tokio::time::Instant;
+use ruma_common::push::Ruleset;
+use stoa_store::{
+    Direction, Membership, Position, RoomNo, Snapshot,
+    rows::{push_rules, rooms::OwnMembership},
+    schema,
+};
+use tokio::{sync::OnceCell, time::Instant};
 
 use self::{account::AccountNews, devices::DeviceNews, joined::RoomWork};
 use crate::{Error, Filter, Inner, View, Viewer, json::Object, token::SyncToken};
@@ -48,9 +53,22 @@ pub(crate) struct Span<'a> {
     pub(crate) full_state: bool,
     pub(crate) state_after: Option<&'static str>,
     pub(crate) now_ms: u64,
+    /// Users from whom the viewer wants to hear nothing (Client-Server API, "Ignoring Users").
+    pub(crate) ignored: HashSet<String>,
+    /// The viewer's push rules, read once for all rooms.
+    pub(crate) rules: OnceCell<(Arc<Ruleset>, Option<Position>)>,
 }
 
 impl Span<'_> {
+    /// The viewer's push rules, and where they were changed last.
+    pub(crate) async fn rules(&self) -> Result<(Arc<Ruleset>, Option<Position>), Error> {
+        let read = async || {
+            let (rules, at) = push_rules::get(self.snapshot, self.viewer.user_no, &self.viewer.user).await?;
+            Ok::<_, Error>((Arc::new(rules), at))
+        };
+        self.rules.get_or_try_init(read).await.cloned()
+    }
+
     /// The position that the client has seen.
     pub(crate) fn seen(&self) -> Position {
         self.from.map_or(Position::MIN, |from| from.position)
@@ -115,6 +133,8 @@ impl View {
             full_state: request.full_state,
             state_after: request.state_after,
             now_ms: inner.env.now_ms(),
+            ignored: ignored(&snapshot, &request.viewer).await?,
+            rules: OnceCell::new(),
         };
         // More messages than fit into one answer: then the whole answer ends where they do.
         let (messages, until) = span.to_device().await?;
@@ -188,6 +208,7 @@ impl Span<'_> {
                         rooms.join.push((id, body));
                     }
                 }
+                Membership::Invite if own.by.as_ref().is_some_and(|by| self.ignored.contains(by)) => {}
                 Membership::Invite if fresh || self.full_state => {
                     rooms.invite.push((id, stripped("invite_state", &own)))
                 }
@@ -267,6 +288,17 @@ impl Span<'_> {
         }
         Ok(found)
     }
+}
+
+/// Whom a user ignores.
+async fn ignored(snapshot: &Snapshot, viewer: &Viewer) -> Result<HashSet<String>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Content {
+        ignored_users: HashMap<String, serde::de::IgnoredAny>,
+    }
+    let row = snapshot.get(&schema::ACCOUNT_DATA, &(viewer.user_no, "m.ignored_user_list".to_owned())).await?;
+    let content = row.and_then(|row| serde_json::from_slice::<Content>(&row.json).ok());
+    Ok(content.map(|content| content.ignored_users.into_keys().collect()).unwrap_or_default())
 }
 
 fn stripped(name: &str, own: &OwnMembership) -> Vec<u8> {

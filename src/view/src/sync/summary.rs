@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use stoa_store::{Direction, Membership, Position, rows::receipts, schema};
+use stoa_store::{Direction, Membership, Position, rows::receipts::{self, ReceiptKey}, schema};
 
 use super::joined::RoomWork;
 use crate::{Error, json::Object, json::typed};
@@ -77,10 +77,12 @@ impl RoomWork<'_> {
             .into_iter()
             .map(|(_, key)| key)
             .collect();
-        let (low, high) = (Bound::Included((me, from.next())), Bound::Included((me, to)));
-        let own = span.snapshot.range(&schema::RECEIPTS_BY_USER, low, high, Direction::Forward, usize::MAX).await?;
+        // One's own private ones. By room: going through all of the user's for each room would take rooms times receipts.
+        let own = span.snapshot.scan(&schema::RECEIPTS, &(self.room(), me), Direction::Forward, usize::MAX).await?;
         keys.extend(
-            own.into_iter().map(|(_, key)| key).filter(|key| key.room == self.room() && key.kind == receipts::PRIVATE),
+            own.into_iter()
+                .filter(|((_, _, kind, _), receipt)| kind == receipts::PRIVATE && receipt.at > from && receipt.at <= to)
+                .map(|((room, user, kind, thread), _)| ReceiptKey { room, user, kind, thread }),
         );
         // event -> kind -> user -> data
         let mut content: BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<u8>>>> = BTreeMap::new();

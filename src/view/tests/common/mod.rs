@@ -234,7 +234,7 @@ impl Home {
             since: since.map(str::to_owned),
             filter: Arc::new(filter),
             full_state: false,
-            state_after: false,
+            state_after: None,
             timeout_ms: 0,
         }
     }
@@ -244,7 +244,14 @@ impl Home {
     }
 
     /// A page of history, oldest first if `backward` is not said.
-    pub async fn page(&self, who: &Viewer, room: &OwnedRoomId, from: Option<&str>, backward: bool, limit: u64) -> Value {
+    pub async fn page(
+        &self,
+        who: &Viewer,
+        room: &OwnedRoomId,
+        from: Option<&str>,
+        backward: bool,
+        limit: u64,
+    ) -> Value {
         let request = MessagesRequest {
             viewer: who.clone(),
             room: room.clone(),
