@@ -42,10 +42,15 @@ impl View {
     /// [`Error::NotFound`] where there is no such event for this user, [`Error::InvalidParam`] for a token that is not ours
     pub async fn relations(&self, request: &RelationsRequest, id: &EventId) -> Result<Vec<u8>, Error> {
         let snapshot = self.inner.store.snapshot().await?;
-        let mut reach = self.reach(&snapshot, &request.viewer, &request.room).await?;
+        let missing = || Error::NotFound("there is no such event");
+        let mut reach = match self.reach(&snapshot, &request.viewer, &request.room).await {
+            // Not being there and not being allowed look the same.
+            Err(Error::Forbidden(_)) => return Err(missing()),
+            other => other?,
+        };
         reach.event(id).await?;
         let place = snapshot.get(&schema::EVENT_IDS, &id.to_string()).await?;
-        let parent = place.ok_or(Error::NotFound("there is no such event"))?.event;
+        let parent = place.ok_or_else(missing)?.event;
         let mut found = self.children(&snapshot, reach.room, parent, request).await?;
         found.sort_by_key(|(at, _)| *at);
         if request.backward {
