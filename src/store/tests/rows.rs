@@ -174,9 +174,7 @@ fn feed(page: &mut Page) {
         Fact::Devices { user, at },
     ];
     page.row("feed row", &FeedRow { facts });
-    for membership in
-        [Membership::Leave, Membership::Invite, Membership::Join, Membership::Ban, Membership::Knock]
-    {
+    for membership in [Membership::Leave, Membership::Invite, Membership::Join, Membership::Ban, Membership::Knock] {
         page.row(membership.as_str(), &Member { membership, event: EventNo(0) });
     }
     page.row("number", &0x0102_0304u32);

@@ -336,7 +336,7 @@ async fn typing_ends_by_itself() {
 
 #[tokio::test]
 async fn ephemeral_events_live_a_while_and_not_without_number() {
-    let store = open(Memory::new()).await;
+    let store = open_with(Memory::new(), Options { now_ms: 1000, ..Options::default() }).await;
     let bus = store.bus();
     let start = bus.place();
     let send = |room, now| bus.send(RoomNo(room), "org.example.pen", "@a:x", None, Bytes::from_static(b"{}"), now);

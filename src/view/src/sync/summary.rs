@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use stoa_store::{Direction, Membership, Position, rows::receipts::{self, ReceiptKey}, schema};
+use stoa_store::{
+    Direction, Membership, Position,
+    rows::receipts::{self, ReceiptKey},
+    schema,
+};
 
 use super::joined::RoomWork;
 use crate::{Error, json::Object, json::typed};
