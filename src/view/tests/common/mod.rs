@@ -75,7 +75,7 @@ impl Home {
         Self::over(engine, now).await
     }
 
-    async fn over(engine: Memory, now_ms: u64) -> Home {
+    pub async fn over(engine: Memory, now_ms: u64) -> Home {
         let options = Options { now_ms, ..Options::default() };
         let (store, committer) = Store::open(Arc::new(engine.clone()), options).await.unwrap();
         tokio::spawn(committer.run());
@@ -127,7 +127,7 @@ impl Home {
             creator: creator.user.clone(),
             profile: Profile::default(),
             version: None,
-            preset: Preset::PublicChat,
+            preset: Preset::Public,
             listed: false,
             alias: None,
             name: None,
