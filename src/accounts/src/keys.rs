@@ -86,13 +86,13 @@ impl Accounts {
         check_device_keys(who, &keys)?;
         let mut keys = Value::Object(keys);
         let old = snapshot.get(&schema::DEVICE_KEYS, &(who.user_no, who.device.clone())).await?;
-        if let Some(old) = old.and_then(|old| serde_json::from_slice::<Value>(&old).ok()) {
-            if without_signatures(&old) == without_signatures(&keys) {
-                // The same keys again: signatures that came since stay.
-                merge_signatures(&mut keys, &old);
-                if keys == old {
-                    return Ok(());
-                }
+        if let Some(old) = old.and_then(|old| serde_json::from_slice::<Value>(&old).ok())
+            && without_signatures(&old) == without_signatures(&keys)
+        {
+            // The same keys again: signatures that came since stay.
+            merge_signatures(&mut keys, &old);
+            if keys == old {
+                return Ok(());
             }
         }
         rows::keys::put_device_keys(tx, who.user_no, &who.device, &keys.to_string().into());

@@ -27,11 +27,13 @@ enum Visibility {
 }
 
 #[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum PresetName {
-    PrivateChat,
-    PublicChat,
-    TrustedPrivateChat,
+    #[serde(rename = "private_chat")]
+    Private,
+    #[serde(rename = "public_chat")]
+    Public,
+    #[serde(rename = "trusted_private_chat")]
+    TrustedPrivate,
 }
 
 #[derive(Deserialize)]
@@ -84,9 +86,9 @@ async fn create(
         }
     }
     let preset = match (request.preset, request.visibility) {
-        (Some(PresetName::PrivateChat), _) | (None, Visibility::Private) => Preset::PrivateChat,
-        (Some(PresetName::TrustedPrivateChat), _) => Preset::TrustedPrivateChat,
-        (Some(PresetName::PublicChat), _) | (None, Visibility::Public) => Preset::PublicChat,
+        (Some(PresetName::Private), _) | (None, Visibility::Private) => Preset::Private,
+        (Some(PresetName::TrustedPrivate), _) => Preset::TrustedPrivate,
+        (Some(PresetName::Public), _) | (None, Visibility::Public) => Preset::Public,
     };
     let version = request.room_version.map(|version| {
         RoomVersionId::try_from(version)

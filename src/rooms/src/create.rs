@@ -24,11 +24,11 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preset {
     /// Who is invited may join.
-    PrivateChat,
+    Private,
     /// The same, and who is invited has the creator's power.
-    TrustedPrivateChat,
+    TrustedPrivate,
     /// Everyone may join.
-    PublicChat,
+    Public,
 }
 
 /// A state event that the room begins with.
@@ -141,7 +141,7 @@ impl Rooms {
         } else {
             content.insert("creator".into(), request.creator.as_str().into());
         }
-        if rules.creators_are_privileged && request.preset == Preset::TrustedPrivateChat {
+        if rules.creators_are_privileged && request.preset == Preset::TrustedPrivate {
             let mut all: Vec<Value> = match content.remove("additional_creators") {
                 Some(Value::Array(given)) => given,
                 Some(_) => return Err(Error::BadContent("additional_creators must be an array".into())),
@@ -224,7 +224,7 @@ fn first_events(request: &CreateRoom, rules: &Rules, alias: Option<&RoomAliasId>
     if let Some(alias) = alias {
         events.push(state("m.room.canonical_alias", json!({ "alias": alias })));
     }
-    let public = request.preset == Preset::PublicChat;
+    let public = request.preset == Preset::Public;
     for (kind, content) in [
         (kind::JOIN_RULES, json!({ "join_rule": if public { "public" } else { "invite" } })),
         ("m.room.history_visibility", json!({ "history_visibility": "shared" })),
@@ -267,7 +267,7 @@ fn power_levels(request: &CreateRoom, rules: &Rules) -> Value {
     let mut users = Map::new();
     if !rules.creators_are_privileged {
         users.insert(request.creator.to_string(), 100.into());
-        if request.preset == Preset::TrustedPrivateChat {
+        if request.preset == Preset::TrustedPrivate {
             users.extend(request.invite.iter().map(|(user, _)| (user.to_string(), 100.into())));
         }
     }
@@ -290,7 +290,7 @@ fn power_levels(request: &CreateRoom, rules: &Rules) -> Value {
         "ban": 50,
         "kick": 50,
         "redact": 50,
-        "invite": if request.preset == Preset::PublicChat { 50 } else { 0 },
+        "invite": if request.preset == Preset::Public { 50 } else { 0 },
         "historical": 100,
     });
     if let Value::Object(content) = &mut content {

@@ -1,11 +1,14 @@
 //! How long `/sync` takes where nothing is on the way: no network, no HTTP, an engine in memory. Run it with
 //! `cargo run --release -p stoa-view --example speed`.
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program for whoever measures")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program for whoever measures"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 use std::time::{Duration, Instant};
 

@@ -197,7 +197,7 @@ impl Reach<'_> {
     }
 
     /// The member events of these users, each in the first of the states that has one.
-    async fn senders<'u>(&self, roots: &[Root], users: BTreeSet<&'u str>) -> Result<Vec<Visible>, Error> {
+    async fn senders(&self, roots: &[Root], users: BTreeSet<&str>) -> Result<Vec<Visible>, Error> {
         let mut found: Vec<Visible> = Vec::with_capacity(users.len());
         let mut missing = users;
         for root in roots {
