@@ -54,6 +54,10 @@ impl Client {
                 self.take(home, id, room, joined).await;
             }
         }
+        for (id, _) in sync["rooms"]["invite"].as_object().into_iter().flatten() {
+            // Left and invited again between two answers: only the invite is told.
+            self.rooms.remove(id);
+        }
         let news = self.since.is_none() || sync.get("rooms").is_some();
         self.since = Some(token(&sync));
         news
