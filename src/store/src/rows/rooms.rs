@@ -1,7 +1,5 @@
 //! Rooms: what they are now, who is in them, and how they are called.
 
-use bytes::Bytes;
-
 use crate::{
     EventNo, Membership, Position, RoomNo, Slot, StateKeyNo, Tx, UserNo, cbor_value, schema, state::Root, tx::Fact,
 };
@@ -132,11 +130,6 @@ pub fn put_head(tx: &mut Tx, slot: Slot, room: RoomNo, head: Head) {
     tx.put_at(&schema::ROOMS, move |at| (room, Head { last: at.of(slot), ..head.clone() }));
 }
 
-/// Writes a head as it is.
-pub fn put_head_as_is(tx: &mut Tx, room: RoomNo, head: &Head) {
-    tx.put(&schema::ROOMS, &room, head);
-}
-
 /// Notes that the current state is `root` from the position of `slot` on.
 pub fn put_root(tx: &mut Tx, slot: Slot, room: RoomNo, root: Root) {
     tx.put_at(&schema::ROOTS, move |at| ((room, at.of(slot)), root));
@@ -196,9 +189,4 @@ pub fn put_listed(tx: &mut Tx, room: RoomNo, listed: bool) {
     } else {
         tx.delete(&schema::DIRECTORY, &room);
     }
-}
-
-/// Stripped state as bytes.
-pub fn stripped(json: &Bytes) -> Vec<u8> {
-    json.to_vec()
 }

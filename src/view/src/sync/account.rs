@@ -5,7 +5,7 @@ use std::{
     ops::Bound,
 };
 
-use stoa_store::{Direction, Position, RoomNo, rows::push_rules, schema};
+use stoa_store::{Direction, Position, RoomNo, rows::account_data, schema};
 
 use super::Span;
 use crate::{Error, json::typed};
@@ -32,35 +32,16 @@ impl Span<'_> {
             true => Position::MIN,
             false => self.seen(),
         };
-        let rows = self
-            .snapshot
-            .range(
-                &schema::ACCOUNT_DATA_CHANGES,
-                Bound::Included((user, from.next())),
-                Bound::Included((user, self.to.position)),
-                Direction::Forward,
-                usize::MAX,
-            )
-            .await?;
-        for (_, change) in rows {
-            match change.room {
-                None if self.filter.account_data.wants(&change.kind, None) => {
-                    let row = self.snapshot.get(&schema::ACCOUNT_DATA, &(user, change.kind.clone())).await?;
-                    news.global.extend(row.and_then(|data| self.shown(&change.kind, &data.json)));
+        let changed = account_data::since(self.snapshot, user, &self.viewer.user, from).await?;
+        for one in changed.into_iter().filter(|one| one.at <= self.to.position) {
+            match one.room {
+                None if self.filter.account_data.wants(&one.kind, None) => {
+                    news.global.extend(self.shown(&one.kind, &one.json));
                 }
-                Some(room) if self.filter.room.account_data.wants_kind(&change.kind, None) => {
-                    let key = (user, room, change.kind.clone());
-                    let row = self.snapshot.get(&schema::ROOM_ACCOUNT_DATA, &key).await?;
-                    let event = row.and_then(|data| self.shown(&change.kind, &data.json));
-                    news.rooms.entry(room).or_default().extend(event);
+                Some(room) if self.filter.room.account_data.wants_kind(&one.kind, None) => {
+                    news.rooms.entry(room).or_default().extend(self.shown(&one.kind, &one.json));
                 }
                 _ => {}
-            }
-        }
-        if self.from.is_none() && self.filter.account_data.wants(push_rules::TYPE, None) {
-            // Who never changed any has the default rules, and no row.
-            if let (rules, None) = self.rules().await? {
-                news.global.push(typed(push_rules::TYPE, &push_rules::json(&rules)));
             }
         }
         if self.from.is_some() {
