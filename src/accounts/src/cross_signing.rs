@@ -229,13 +229,14 @@ impl Accounts {
             Ok(signatures) => signatures,
             Err(failure) => return Ok(Err(failure)),
         };
+        let before = rows::keys::signed_at(snapshot, who.user_no, target).await?;
         for (key_id, signature) in signatures {
             let right = key_of(&own).is_some_and(|(name, key)| name == key_id && verifies(&master, &signature, &key));
             if !right {
                 return Ok(Err(("M_INVALID_SIGNATURE", format!("the signature by {key_id} is wrong"))));
             }
             let slot = tx.slot();
-            rows::keys::put_own_signature(tx, slot, who.user_no, target, &key_id, &signature);
+            rows::keys::put_own_signature(tx, slot, (who.user_no, target), &key_id, &signature, &before);
         }
         Ok(Ok(()))
     }

@@ -93,7 +93,7 @@ async fn upload(
 ) -> Result<Json<Uploaded>> {
     limits.take(Kind::Upload, &who.user)?;
     let about = about(request.headers(), params);
-    let file = receive(&media, request).await?;
+    let file = receive(&media, &who, request).await?;
     let id = media.keep(file, who.user_no, about).await?;
     Ok(Json(Uploaded { content_uri: uri(&media, &id), unused_expires_at: None }))
 }
@@ -115,7 +115,7 @@ async fn upload_to(
 ) -> Result<Empty> {
     media.may_fill(&server, &id, who.user_no).await?;
     let about = about(request.headers(), params);
-    let file = receive(&media, request).await?;
+    let file = receive(&media, &who, request).await?;
     media.fill(file, &id, who.user_no, about).await?;
     Ok(Empty {})
 }
@@ -210,9 +210,9 @@ fn about(headers: &HeaderMap, params: UploadParams) -> About {
 }
 
 /// Takes the body to disk as it comes.
-async fn receive(media: &Media, request: Request) -> Result<Upload> {
+async fn receive(media: &Media, who: &Who, request: Request) -> Result<Upload> {
     let mut pieces = body::Pieces::of(request.into_body());
-    let mut file = media.begin(pieces.length()).await?;
+    let mut file = media.begin(who.user_no, pieces.length()).await?;
     while let Some(piece) = pieces.next().await? {
         file.write(&piece).await?;
     }

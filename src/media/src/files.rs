@@ -31,6 +31,11 @@ impl Files {
         Ok(())
     }
 
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Where an upload grows.
     pub(crate) fn unfinished(&self, name: &str) -> PathBuf {
         self.folder.join("unfinished").join(name)
@@ -43,7 +48,12 @@ impl Files {
 
     /// Where a thumbnail of a file is.
     pub(crate) fn thumbnail(&self, id: &str, name: &str) -> PathBuf {
-        self.folder.join("thumbnails").join(shard(id)).join(id).join(name)
+        self.thumbnails(id).join(name)
+    }
+
+    /// Where all thumbnails of a file are.
+    pub(crate) fn thumbnails(&self, id: &str) -> PathBuf {
+        self.folder.join("thumbnails").join(shard(id)).join(id)
     }
 }
 

@@ -8,6 +8,7 @@ mod download;
 mod error;
 mod files;
 mod resize;
+mod sweep;
 mod thumbnail;
 mod upload;
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub folder: PathBuf,
     /// The largest file that can be uploaded, in bytes.
     pub max_upload: u64,
+    /// How many bytes of files a user may upload in all, if there is a limit.
+    pub user_quota: Option<u64>,
     /// Whether files are also served to who shows no access token.
     pub allow_unauthenticated: bool,
     /// The largest image that thumbnails are made of, in pixels.
@@ -51,6 +54,7 @@ impl Config {
         Config {
             folder,
             max_upload: 100 << 20,
+            user_quota: None,
             allow_unauthenticated: false,
             max_pixels: 32_000_000,
             thumbnail_threads: 2,
@@ -68,6 +72,8 @@ pub(crate) struct Inner {
     files: Files,
     /// Held while the file of a reserved id is put in its place.
     filling: Mutex<()>,
+    /// Held while the sum of somebody's files is read and written.
+    adding: Mutex<()>,
     /// Rings when a file has come for an id that was reserved.
     arrived: Notify,
     /// Images are decoded a few at a time: each needs much memory and a whole core.
@@ -85,8 +91,8 @@ impl Media {
     pub fn new(store: Store, env: Env, server: OwnedServerName, config: Config) -> Media {
         let files = Files::new(config.folder.clone());
         let resizing = Semaphore::new(config.thumbnail_threads.max(1));
-        let (filling, arrived) = (Mutex::new(()), Notify::new());
-        Media { inner: Arc::new(Inner { store, env, server, config, files, filling, arrived, resizing }) }
+        let (filling, adding, arrived) = (Mutex::new(()), Mutex::new(()), Notify::new());
+        Media { inner: Arc::new(Inner { store, env, server, config, files, filling, adding, arrived, resizing }) }
     }
 
     /// Makes the folders, and removes what uploads that were interrupted by the end of the server left there.

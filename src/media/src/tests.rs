@@ -65,7 +65,7 @@ async fn world() -> World {
 
 impl World {
     async fn upload(&self, bytes: &[u8], kind: &str) -> String {
-        let mut upload = self.media.begin(None).await.unwrap();
+        let mut upload = self.media.begin(ALICE, None).await.unwrap();
         upload.write(&Bytes::copy_from_slice(bytes)).await.unwrap();
         let about = About { content_type: Some(kind.into()), name: Some("name".into()) };
         self.media.keep(upload, ALICE, about).await.unwrap()
@@ -114,8 +114,8 @@ async fn a_file_comes_back_as_it_was() {
 #[tokio::test]
 async fn too_large_is_refused_early_and_late_and_leaves_nothing() {
     let world = world().await;
-    assert!(matches!(world.media.begin(Some(100_001)).await, Err(Error::TooLarge(100_000))));
-    let mut upload = world.media.begin(None).await.unwrap();
+    assert!(matches!(world.media.begin(ALICE, Some(100_001)).await, Err(Error::TooLarge(100_000))));
+    let mut upload = world.media.begin(ALICE, None).await.unwrap();
     upload.write(&vec![0; 60_000].into()).await.unwrap();
     assert!(matches!(upload.write(&vec![0; 60_000].into()).await, Err(Error::TooLarge(100_000))));
     drop(upload);
@@ -142,14 +142,14 @@ async fn a_reserved_id_is_filled_once_by_its_owner() {
     assert!(matches!(world.media.may_fill(&world.here, id, BOB).await, Err(Error::Forbidden(_))));
     assert!(matches!(world.media.may_fill(&world.here, "other", ALICE).await, Err(Error::NotFound(_))));
     world.media.may_fill(&world.here, id, ALICE).await.unwrap();
-    let mut upload = world.media.begin(None).await.unwrap();
+    let mut upload = world.media.begin(ALICE, None).await.unwrap();
     upload.write(&"late".into()).await.unwrap();
     let waiting = world.media.open(&world.here, id, Duration::from_secs(20));
     let (waited, filled) = tokio::join!(waiting, world.media.fill(upload, id, ALICE, About::default()));
     filled.unwrap();
     assert_eq!(waited.unwrap().size, 4);
     assert!(matches!(world.media.may_fill(&world.here, id, ALICE).await, Err(Error::CannotOverwrite)));
-    let second = world.media.begin(None).await.unwrap();
+    let second = world.media.begin(ALICE, None).await.unwrap();
     assert!(matches!(world.media.fill(second, id, ALICE, About::default()).await, Err(Error::CannotOverwrite)));
     assert_eq!(world.read(id, 0, 9).await, b"late");
 }
@@ -210,4 +210,78 @@ async fn what_is_no_picture_or_too_large_has_no_thumbnail() {
     let large = world.upload(&png(DynamicImage::new_luma8(2000, 600)), "image/png").await;
     assert!(matches!(world.thumbnail(&large, (32, 32), Method::Crop).await, Err(Error::ImageTooLarge)));
     assert!(matches!(world.thumbnail(&large, (0, 32), Method::Crop).await, Err(Error::InvalidParam(_))));
+}
+
+#[tokio::test]
+async fn files_without_a_row_are_swept_up_when_they_are_old() {
+    let world = world().await;
+    let known = world.upload(b"known", "text/plain").await;
+    let orphan = world.media.inner.files.of("AbCdEfGh");
+    std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+    std::fs::write(&orphan, "orphan").unwrap();
+    let small = world.media.inner.files.thumbnail("AbCdEfGh", "t");
+    std::fs::create_dir_all(small.parent().unwrap()).unwrap();
+    std::fs::write(&small, "small").unwrap();
+    let reserved = world.media.reserve(ALICE).await.unwrap();
+    let strange = orphan.with_file_name("not an id");
+    std::fs::write(&strange, "what somebody put there").unwrap();
+    let running = world.media.begin(ALICE, None).await.unwrap();
+    let round = async || {
+        let (mut after, mut steps) = (None, 0);
+        loop {
+            after = world.media.sweep(after.as_deref()).await.unwrap();
+            steps += 1;
+            if after.is_none() {
+                return steps;
+            }
+        }
+    };
+    let written = std::fs::metadata(&orphan).unwrap().modified().unwrap();
+    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    world.clock.0.store(written + 3_599_000, Ordering::Relaxed);
+    round().await;
+    assert!(orphan.exists(), "it may be of an upload that is just coming to its end");
+    world.clock.0.store(written + 3_700_000, Ordering::Relaxed);
+    assert!(round().await >= 2);
+    assert!(!orphan.exists() && !small.exists());
+    assert!(strange.exists());
+    assert_eq!(world.read(&known, 0, 5).await, b"known");
+    // An upload that runs is in another folder, and comes to its place with its row.
+    world.media.keep(running, ALICE, About::default()).await.unwrap();
+    assert!(world.media.may_fill(&world.here, &reserved.id, ALICE).await.is_err(), "it has expired meanwhile");
+}
+
+#[tokio::test]
+async fn a_quota_is_for_all_files_of_a_user_together() {
+    let mut world = world().await;
+    let inner = &world.media.inner;
+    let config = Config { user_quota: Some(1000), ..inner.config.clone() };
+    world.media = Media::new(inner.store.clone(), inner.env.clone(), world.here.clone(), config);
+    let media = &world.media;
+    let put = async |who, bytes: usize| {
+        let mut upload = media.begin(who, None).await?;
+        upload.write(&Bytes::from(vec![1; bytes])).await?;
+        media.keep(upload, who, About::default()).await
+    };
+    put(ALICE, 600).await.unwrap();
+    assert!(matches!(put(ALICE, 401).await, Err(Error::Forbidden(_))));
+    assert!(matches!(media.begin(ALICE, Some(401)).await, Err(Error::Forbidden(_))));
+    put(BOB, 900).await.unwrap();
+    // Two that both fit when they begin, but not together; the second may not leave anything behind.
+    let files = world.files();
+    let (mut one, mut two) = (media.begin(ALICE, None).await.unwrap(), media.begin(ALICE, None).await.unwrap());
+    for upload in [&mut one, &mut two] {
+        upload.write(&Bytes::from(vec![1; 300])).await.unwrap();
+    }
+    media.keep(one, ALICE, About::default()).await.unwrap();
+    assert!(matches!(media.keep(two, ALICE, About::default()).await, Err(Error::Forbidden(_))));
+    assert_eq!(world.files(), files + 1);
+    put(ALICE, 100).await.unwrap();
+    assert!(matches!(put(ALICE, 1).await, Err(Error::Forbidden(_))));
+    // A file that was reserved counts when it comes.
+    let pending = media.reserve(BOB).await.unwrap();
+    let mut upload = media.begin(BOB, Some(100)).await.unwrap();
+    upload.write(&Bytes::from(vec![1; 100])).await.unwrap();
+    media.fill(upload, &pending.id, BOB, About::default()).await.unwrap();
+    assert!(matches!(put(BOB, 1).await, Err(Error::Forbidden(_))));
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use stoa_event::ids::ServerName;
 use stoa_store::{
-    Direction, Tx, UserNo,
+    Direction, Snapshot, Tx, UserNo,
     rows::media::{self, File, Media as Row},
     schema,
 };
@@ -16,6 +16,9 @@ use crate::{Error, Media, check_id, files};
 
 /// The most bytes of a file's name, and of its media type.
 const TEXT_BYTES: usize = 255;
+
+/// Client-Server API, "Content repository": a quota is a matter of permission.
+const OVER_QUOTA: Error = Error::Forbidden("your files have reached the quota of this server");
 
 /// What the uploader says about a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,20 +45,28 @@ pub struct Upload {
     path: Option<PathBuf>,
     size: u64,
     limit: u64,
+    /// What the uploader's quota leaves.
+    left: u64,
 }
 
 impl Upload {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when they are too many.
+    /// [`Error::TooLarge`] when they are too many, [`Error::Forbidden`] when they are more than the uploader may keep here.
     pub async fn write(&mut self, bytes: &Bytes) -> Result<(), Error> {
         self.size += bytes.len() as u64;
-        if self.size > self.limit {
-            return Err(Error::TooLarge(self.limit));
-        }
+        fits(self.size, self.limit, self.left)?;
         self.file.write_all(bytes).await?;
         Ok(())
+    }
+}
+
+fn fits(size: u64, limit: u64, left: u64) -> Result<(), Error> {
+    match size {
+        size if size > limit => Err(Error::TooLarge(limit)),
+        size if size > left => Err(OVER_QUOTA),
+        _ => Ok(()),
     }
 }
 
@@ -68,18 +79,20 @@ impl Drop for Upload {
 }
 
 impl Media {
-    /// Begins to take a file, whose length may be known.
+    /// Begins to take a file of a user, whose length may be known.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], before anything was read.
-    pub async fn begin(&self, length: Option<u64>) -> Result<Upload, Error> {
+    /// [`Error::TooLarge`] and [`Error::Forbidden`], before anything was read.
+    pub async fn begin(&self, uploader: UserNo, length: Option<u64>) -> Result<Upload, Error> {
         let limit = self.inner.config.max_upload;
-        if length.is_some_and(|length| length > limit) {
-            return Err(Error::TooLarge(limit));
-        }
+        let left = match self.inner.config.user_quota {
+            Some(quota) => quota.saturating_sub(self.total(&self.inner.store.snapshot().await?, uploader).await?),
+            None => u64::MAX,
+        };
+        fits(length.unwrap_or(0), limit, left)?;
         let path = self.inner.files.unfinished(&self.inner.env.token(24));
         let file = fs::File::create_new(&path).await?;
-        Ok(Upload { file, path: Some(path), size: 0, limit })
+        Ok(Upload { file, path: Some(path), size: 0, limit, left })
     }
 
     /// Keeps a file that has come whole, under a new id.
@@ -167,17 +180,31 @@ impl Media {
         files::settle(&from, &to).await?;
         upload.path = None;
         let file = File { size: upload.size, content_type: about.content_type, name: about.name };
+        let noted = self.note(id, old, file).await;
+        if noted.is_err() {
+            let _ = fs::remove_file(&to).await;
+        }
+        noted
+    }
+
+    async fn note(&self, id: &str, old: Row, file: File) -> Result<(), Error> {
+        let _one = self.inner.adding.lock().await;
+        let total = self.total(&self.inner.store.snapshot().await?, old.uploader).await?.saturating_add(file.size);
+        // Other uploads may have come to their end while this one ran.
+        if self.inner.config.user_quota.is_some_and(|quota| total > quota) {
+            return Err(OVER_QUOTA);
+        }
         let mut tx = Tx::new();
         let reserved = old.expires.is_some();
         tx.assert(&schema::MEDIA, &id.to_owned(), reserved.then_some(&old));
-        media::put(&mut tx, id, &Row { file: Some(file), expires: None, ..old });
-        match self.inner.store.commit(tx).await {
-            Ok(_) => Ok(()),
-            Err(why) => {
-                let _ = fs::remove_file(&to).await;
-                Err(why.into())
-            }
-        }
+        media::put(&mut tx, id, &Row { file: Some(file), expires: None, ..old }, total);
+        self.inner.store.commit(tx).await?;
+        Ok(())
+    }
+
+    /// How many bytes a user's files have.
+    async fn total(&self, snapshot: &Snapshot, user: UserNo) -> Result<u64, Error> {
+        Ok(snapshot.get(&schema::MEDIA_TOTALS, &user).await?.unwrap_or(0))
     }
 
     fn new_id(&self) -> String {

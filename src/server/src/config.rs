@@ -100,6 +100,8 @@ pub enum Mode {
 pub struct MediaConfig {
     /// The largest file that can be uploaded.
     pub max_upload: Size,
+    /// How much a user may upload in all; `0` for no limit.
+    pub user_quota: Size,
     /// Whether the endpoints without authentication are served too, for old clients.
     pub allow_unauthenticated: bool,
 }
@@ -139,7 +141,7 @@ impl Default for Config {
 
 impl Default for MediaConfig {
     fn default() -> Self {
-        MediaConfig { max_upload: Size(100 << 20), allow_unauthenticated: false }
+        MediaConfig { max_upload: Size(100 << 20), user_quota: Size(0), allow_unauthenticated: false }
     }
 }
 
@@ -244,6 +246,8 @@ impl Config {
     pub fn media(&self) -> stoa_media::Config {
         stoa_media::Config {
             max_upload: self.media.max_upload.0,
+            user_quota: Some(self.media.user_quota.0).filter(|quota| *quota > 0),
+            allow_unauthenticated: self.media.allow_unauthenticated,
             ..stoa_media::Config::in_folder(self.data.join("media"))
         }
     }

@@ -85,6 +85,7 @@ async fn assemble(
     let settings = stoa_client_api::Config { server_name: name, base_url: config.base_url.clone() };
     workers.keep_house(store, &accounts, &env);
     workers.beside(view.clone().run());
+    workers.beside(media.clone().run());
     Ok(Api { accounts, rooms, view, media, limits, env, config: Arc::new(settings) })
 }
 

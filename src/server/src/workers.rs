@@ -10,7 +10,7 @@ use std::{
 };
 
 use stoa_accounts::Accounts;
-use stoa_store::{Committer, Env, Store};
+use stoa_store::{Committer, Env, Store, prune::Pruner};
 use tokio::{
     sync::{Notify, watch},
     task::{JoinError, JoinHandle, JoinSet},
@@ -91,6 +91,7 @@ impl Workers {
 
     /// The housekeeping of the store and the accounts.
     pub fn keep_house(&mut self, store: &Store, accounts: &Accounts, env: &Env) {
+        self.beside(prune(Pruner::new(store.clone()), env.clone()));
         let (store, clock) = (store.clone(), env.clone());
         self.every(Duration::from_secs(1), move || {
             store.bus().expire(clock.now_ms());
@@ -119,6 +120,19 @@ impl Workers {
             && tokio::time::timeout(patience, committer).await.is_err()
         {
             tracing::warn!("something still holds the store");
+        }
+    }
+}
+
+/// Forgets what nobody needs any more, a little every minute.
+async fn prune(mut pruner: Pruner, clock: Env) {
+    let mut ticks = interval(Duration::from_secs(60));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match pruner.step(clock.now_ms()).await {
+            Ok(pruned) => tracing::debug!(?pruned, "pruned"),
+            Err(why) => tracing::warn!(%why, "cannot prune"),
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::{
     schema,
 };
 
+/// Over how many relations a thread is looked for, as the specification recommends.
+const THREAD_HOPS: usize = 3;
+
 #[derive(Clone)]
 struct Weight;
 
@@ -96,6 +99,33 @@ impl Events {
     pub async fn by_id(&self, snapshot: &Snapshot, id: &str) -> Result<Option<(EventPlace, Arc<StoredEvent>)>, Error> {
         let Some(place) = snapshot.get(&schema::EVENT_IDS, &id.to_owned()).await? else { return Ok(None) };
         Ok(self.get(snapshot, place.room, place.event).await?.map(|event| (place, event)))
+    }
+
+    /// The root of the thread that an event is in: its own `m.thread` relation, or that of what it relates to (Client-Server
+    /// API, "Threaded read receipts"). `None` is the main timeline.
+    ///
+    /// # Errors
+    /// Where the engine fails or a row cannot be read.
+    pub async fn thread_of(
+        &self,
+        snapshot: &Snapshot,
+        room: RoomNo,
+        event: &StoredEvent,
+    ) -> Result<Option<String>, Error> {
+        let mut next = event.header.relates_to.clone();
+        for hop in 0..=THREAD_HOPS {
+            let Some(relation) = next else { return Ok(None) };
+            if relation.rel_type == "m.thread" {
+                return Ok(Some(relation.event_id));
+            }
+            if hop == THREAD_HOPS {
+                break;
+            }
+            let parent = self.by_id(snapshot, &relation.event_id).await?;
+            next =
+                parent.filter(|(place, _)| place.room == room).and_then(|(_, event)| event.header.relates_to.clone());
+        }
+        Ok(None)
     }
 
     fn keep(&self, snapshot: &Snapshot, key: (RoomNo, EventNo), event: &Arc<StoredEvent>) {

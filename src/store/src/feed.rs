@@ -121,20 +121,7 @@ impl Follower {
     }
 }
 
-impl Store {
-    /// Forgets the rows of the feed that every follower has handled.
-    ///
-    /// # Errors
-    /// Where the engine fails.
-    pub async fn prune_feed(&self) -> Result<(), Error> {
-        let snapshot = self.snapshot().await?;
-        let names = self.inner.options.followers.iter().map(|name| (*name).to_owned());
-        let cursors = snapshot.get_many(&schema::CURSORS, names).await?;
-        let Some(least) = cursors.into_iter().collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min()) else {
-            return Ok(());
-        };
-        let mut tx = Tx::new();
-        tx.delete_range(&schema::FEED, &Position::MIN, &least.next());
-        self.commit(tx).await.map(drop)
-    }
+/// Forgets the rows up to a position, and with it.
+pub(crate) fn forget(tx: &mut Tx, upto: Position) {
+    tx.delete_range(&schema::FEED, &Position::MIN, &upto.next());
 }

@@ -9,6 +9,7 @@ mod events;
 pub mod feed;
 mod migrate;
 mod names;
+pub mod prune;
 pub mod rows;
 pub mod schema;
 pub mod state;
@@ -105,7 +106,7 @@ impl From<stoa_engine::Error> for Error {
 pub struct Options {
     /// When a commit counts as done.
     pub durability: Durability,
-    /// Bytes of memory for caches of events and state nodes (the engine has its own share).
+    /// Bytes of memory for caches of events, state nodes and names (the engine has its own share).
     pub cache_bytes: u64,
     /// The names of all followers that keep a cursor; the feed is kept for them.
     pub followers: Vec<&'static str>,
@@ -158,8 +159,8 @@ impl Store {
         let snapshot = Snapshot::new(engine.snapshot()).await?;
         let (feed, _) = broadcast::channel(4096);
         let inner = Arc::new(Inner {
-            names: Names::open(&snapshot).await?,
-            events: Events::new(options.cache_bytes / 4 * 3),
+            names: Names::open(engine.clone(), &snapshot, options.cache_bytes / 8).await?,
+            events: Events::new(options.cache_bytes / 8 * 5),
             nodes: Nodes::new(options.cache_bytes / 4),
             who: Who::open(&snapshot).await?,
             bus: Bus::new(options.now_ms),
@@ -178,7 +179,7 @@ impl Store {
     /// Where the engine fails.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         let rewrites = self.inner.events.rewrites();
-        Ok(Snapshot::new(self.inner.engine.snapshot()).await?.after_rewrites(rewrites))
+        Ok(self.inner.names.snapshot().await?.after_rewrites(rewrites))
     }
 
     /// Makes the changes of a transaction, all or none. When it returns they are on disk. Answers the last position that

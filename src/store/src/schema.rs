@@ -158,6 +158,8 @@ tables! {
     MEDIA = 90 in Rows: String => Media;
     /// Media ids whose files are still to come, and until when: user, media id. Written by `rows/media.rs`.
     MEDIA_PENDING = 91 in Rows: (UserNo, String) => u64;
+    /// How many bytes of files a user has uploaded. Written by `rows/media.rs`.
+    MEDIA_TOTALS = 92 in Rows: UserNo => u64;
 
     // What people do in rooms beside sending events.
     /// Receipts: room, user, kind, thread. Written by `rows/receipts.rs`.

@@ -57,11 +57,13 @@ pub struct Snapshot {
     position: Position,
     /// How many rewrites of events had happened before it was taken.
     rewrites: u64,
+    /// See [`crate::Names`]; 0 is older than all.
+    epoch: u64,
 }
 
 impl Snapshot {
     pub(crate) async fn new(reader: Arc<dyn Reader>) -> Result<Snapshot, Error> {
-        let mut snapshot = Snapshot { reader, position: Position::MIN, rewrites: 0 };
+        let mut snapshot = Snapshot { reader, position: Position::MIN, rewrites: 0, epoch: 0 };
         snapshot.position = snapshot.get(&schema::POSITION, &()).await?.unwrap_or_default();
         Ok(snapshot)
     }
@@ -69,6 +71,15 @@ impl Snapshot {
     pub(crate) fn after_rewrites(mut self, rewrites: u64) -> Self {
         self.rewrites = rewrites;
         self
+    }
+
+    pub(crate) fn in_epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     pub(crate) fn rewrites(&self) -> u64 {

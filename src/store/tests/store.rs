@@ -246,6 +246,71 @@ async fn the_feed_is_kept_for_the_slowest() {
     assert_eq!(kept().await, (4..=10).collect::<Vec<_>>());
 }
 
+/// Room for about twenty names.
+fn forgetful() -> Options {
+    Options { cache_bytes: 32 << 10, ..Options::default() }
+}
+
+#[tokio::test]
+async fn a_name_that_was_forgotten_keeps_its_number() {
+    let store = open_with(Memory::new(), forgetful()).await;
+    let old = store.snapshot().await.unwrap();
+    let name = async |id: &str, old: &stoa_store::Snapshot| {
+        let mut tx = Tx::new();
+        let no = store.names().name_user(old, &mut tx, id).await.unwrap();
+        store.commit(tx).await.unwrap();
+        no
+    };
+    let mut all = Vec::new();
+    for n in 0..500 {
+        let id = format!("@user{n}:stoa.test");
+        // Nobody told this snapshot of any of them.
+        all.push((name(&id, &old).await, id));
+    }
+    for (no, id) in &all {
+        assert_eq!(name(id, &old).await, *no, "{id} got another number");
+        assert_eq!(&*store.names().user_id(&old, *no).await.unwrap(), id);
+    }
+    let snapshot = store.snapshot().await.unwrap();
+    let rows = snapshot.scan(&schema::USER_IDS, &(), Direction::Forward, 1000).await.unwrap();
+    assert_eq!(rows, all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn names_are_given_once_also_where_most_are_forgotten() {
+    let store = open_with(Memory::new(), forgetful()).await;
+    let mut tasks = Vec::new();
+    for task in 0..8 {
+        let store = store.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut snapshot = store.snapshot().await.unwrap();
+            for n in 0..400 {
+                let mut tx = Tx::new();
+                let id = format!("@user{}:stoa.test", (n * 7 + task) % 150);
+                store.names().name_user(&snapshot, &mut tx, &id).await.unwrap();
+                // Some are given up.
+                if (n + task) % 5 > 0 {
+                    store.commit(tx).await.unwrap();
+                }
+                if n % 50 == 0 {
+                    snapshot = store.snapshot().await.unwrap();
+                }
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let snapshot = store.snapshot().await.unwrap();
+    let by_name = snapshot.scan(&schema::USER_NOS, &(), Direction::Forward, 1000).await.unwrap();
+    let by_number = snapshot.scan(&schema::USER_IDS, &(), Direction::Forward, 1000).await.unwrap();
+    assert_eq!(by_name.len(), 150);
+    assert_eq!(
+        by_name.into_iter().collect::<BTreeSet<_>>(),
+        by_number.into_iter().map(|(no, id)| (id, no)).collect::<BTreeSet<_>>()
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_name_has_one_number_whoever_asks_at_once() {
     let engine = Memory::new();

@@ -120,10 +120,30 @@ pub fn put_cross_signing_key(tx: &mut Tx, user: UserNo, usage: &str, json: &Byte
 }
 
 /// Notes a signature that a user made on the master key of another, at the position of `slot`, and tells who signed.
-pub fn put_own_signature(tx: &mut Tx, slot: Slot, signer: UserNo, target: UserNo, key_id: &str, signature: &str) {
+/// `before` is where the signer signed keys of that user until now, so that the index keeps one row for each.
+pub fn put_own_signature(
+    tx: &mut Tx,
+    slot: Slot,
+    (signer, target): (UserNo, UserNo),
+    key_id: &str,
+    signature: &str,
+    before: &[Position],
+) {
+    for before in before {
+        tx.delete(&schema::OWN_SIGNATURE_CHANGES, &(signer, *before));
+    }
     tx.put(&schema::OWN_SIGNATURES, &(signer, target, key_id.to_owned()), &signature.to_owned());
     tx.put_at(&schema::OWN_SIGNATURE_CHANGES, move |at| ((signer, at.of(slot)), target));
     tx.tell(move |at| Fact::User { user: signer, at: at.of(slot) });
+}
+
+/// Where a user signed the master key of another.
+///
+/// # Errors
+/// Where the engine fails.
+pub async fn signed_at(snapshot: &Snapshot, signer: UserNo, target: UserNo) -> Result<Vec<Position>, Error> {
+    let rows = snapshot.scan(&schema::OWN_SIGNATURE_CHANGES, &signer, Direction::Forward, usize::MAX).await?;
+    Ok(rows.into_iter().filter(|(_, other)| *other == target).map(|((_, at), _)| at).collect())
 }
 
 /// Whose master keys a user signed after `from`, up to and with `to`.

@@ -42,9 +42,10 @@ pub fn reserve(tx: &mut Tx, id: &str, media: &Media) {
     }
 }
 
-/// Notes the file of an id, which was reserved before or is new.
-pub fn put(tx: &mut Tx, id: &str, media: &Media) {
+/// Notes the file of an id, which was reserved before or is new; `total` is what its uploader's files have then, in bytes.
+pub fn put(tx: &mut Tx, id: &str, media: &Media, total: u64) {
     tx.put(&schema::MEDIA, &id.to_owned(), media);
+    tx.put(&schema::MEDIA_TOTALS, &media.uploader, &total);
     tx.delete(&schema::MEDIA_PENDING, &(media.uploader, id.to_owned()));
 }
 

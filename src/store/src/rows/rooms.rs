@@ -170,6 +170,11 @@ pub fn put_txn(tx: &mut Tx, user: UserNo, device: &str, deed: &str, txn: &str, s
     tx.put(&schema::TXNS, &(user, device.to_owned(), deed.to_owned(), txn.to_owned()), sent);
 }
 
+/// Forgets what a transaction id led to.
+pub fn delete_txn(tx: &mut Tx, key: &(UserNo, String, String, String)) {
+    tx.delete(&schema::TXNS, key);
+}
+
 /// Makes an alias.
 pub fn put_alias(tx: &mut Tx, name: &str, alias: &Alias) {
     tx.put(&schema::ALIASES, &name.to_owned(), alias);

@@ -154,6 +154,11 @@ impl Nodes {
         self.cache.insert((room, hash), node);
     }
 
+    #[cfg(test)]
+    pub(crate) fn clear(&self) {
+        self.cache.clear();
+    }
+
     pub(crate) fn forget(&self, room: RoomNo, hash: Hash) {
         self.cache.remove(&(room, hash));
     }
