@@ -2,7 +2,7 @@
 //! and continued from where they were worked out last. Nobody works them out while sending.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -11,26 +11,33 @@ use quick_cache::sync::Cache;
 use ruma_common::{
     RoomVersionId,
     power_levels::NotificationPowerLevels,
-    push::{Action, FlattenedJson, PushConditionPowerLevelsCtx, PushConditionRoomCtx, Ruleset},
+    push::{Action, PushConditionPowerLevelsCtx},
     room_version_rules::RoomPowerLevelsRules,
-    serde::Raw,
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use stoa_event::{
     auth::{Create, Powers},
-    ids::{OwnedRoomId, OwnedUserId},
+    ids::OwnedUserId,
     version::Rules,
 };
 use stoa_store::{
     Direction, EventNo, Position, RoomNo, UserNo,
-    rows::{events::StoredEvent, rooms::Head},
+    rows::{account_data, events::StoredEvent, push_rules, rooms::Head},
     schema,
 };
 
-use crate::{Error, push, sync::Span};
+use crate::{
+    Error,
+    push::{self, Context, Lacks},
+    sync::Span,
+};
 
-/// How far back counting goes at most, in events.
+/// How far back counting goes at most, in events, for who has read something in the room.
 const MOST: usize = 10_000;
+/// The same for who never read anything there: bots, and accounts that nobody looks after.
+const MOST_UNREAD: usize = 1000;
+/// How many events are looked at together.
+const PAGE: usize = 256;
 
 /// Counts of a room or a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +61,18 @@ impl Unread {
             self.main.notifications += count.notifications;
             self.main.highlights += count.highlights;
         }
+    }
+
+    /// What was counted after `before`, and `before` where it still counts.
+    fn over(mut self, before: Unread, ended: &BTreeSet<Option<String>>) -> Unread {
+        let Unread { main, threads } = before;
+        let all = [(None, main)].into_iter().chain(threads.into_iter().map(|(root, count)| (Some(root), count)));
+        for (thread, count) in all.filter(|(thread, count)| *count != Count::default() && !ended.contains(thread)) {
+            let sum = self.of(thread.as_deref());
+            sum.notifications += count.notifications;
+            sum.highlights += count.highlights;
+        }
+        self
     }
 
     fn of(&mut self, thread: Option<&str>) -> &mut Count {
@@ -93,15 +112,33 @@ struct Known {
     unread: Unread,
 }
 
+/// The push rules of a user, made ready, and where they were changed last.
+pub(crate) type ReadyRules = (Arc<push::Rules>, Option<Position>);
+
 /// What was worked out before.
 pub(crate) struct Counts {
     known: Cache<(UserNo, RoomNo), Arc<Known>>,
+    rules: Cache<UserNo, ReadyRules>,
 }
 
 impl Default for Counts {
     fn default() -> Self {
-        Counts { known: Cache::new(20_000) }
+        Counts { known: Cache::new(20_000), rules: Cache::new(1000) }
     }
+}
+
+/// The viewer's push rules, made ready.
+pub(crate) async fn rules(span: &Span<'_>) -> Result<ReadyRules, Error> {
+    let (user, id) = (span.viewer.user_no, &span.viewer.user);
+    let row = account_data::get(span.snapshot, user, None, push_rules::TYPE).await?;
+    let at = row.map(|row| row.at);
+    if let Some(ready) = span.inner.counts.rules.get(&user).filter(|(_, known)| *known == at) {
+        return Ok(ready);
+    }
+    let (rules, at) = push_rules::get(span.snapshot, user, id).await?;
+    let ready = (Arc::new(push::Rules::of(&rules)), at);
+    span.inner.counts.rules.insert(user, ready.clone());
+    Ok(ready)
 }
 
 /// The counts of a room for who asks, up to the end of the answer.
@@ -109,76 +146,129 @@ pub(crate) async fn unread(span: &Span<'_>, room: RoomNo, head: &Head, joined_at
     let user = span.viewer.user_no;
     let to = span.to.position;
     let (rules, changed) = span.rules().await?;
-    let read = read(span, room, joined_at, changed).await?;
+    let (read, ever) = read(span, room, joined_at, changed).await?;
     let known = span.inner.counts.known.get(&(user, room)).filter(|known| known.read == read && known.upto <= to);
-    let (from, mut unread) = match &known {
+    let (from, before) = match &known {
         Some(known) => (known.upto, known.unread.clone()),
         None => (read.all, Unread::default()),
     };
     if from >= to {
-        return Ok(unread);
+        return Ok(before);
     }
-    let low = Bound::Excluded((room, from));
-    let rows =
-        span.snapshot.range(&schema::TIMELINE, low, Bound::Included((room, to)), Direction::Backward, MOST).await?;
-    if !rows.is_empty() {
-        let mut judge = Judge::new(span, room, head, rules).await?;
-        let mut rows = rows;
-        rows.reverse();
-        let mut redacted = false;
-        for page in rows.chunks(256) {
-            redacted |= count(span, room, page, &read, &mut judge, &mut unread).await?;
-        }
-        if redacted && known.is_some() {
-            // Something that was counted may be gone.
-            span.inner.counts.known.remove(&(user, room));
-            return Box::pin(self::unread(span, room, head, joined_at)).await;
-        }
+    let mut walk = Walk {
+        judge: Judge::new(span, room, head, rules),
+        read: &read,
+        fresh: Unread::default(),
+        ended: BTreeSet::new(),
+        threads: HashMap::new(),
+        redacted: false,
+    };
+    let most = if ever || known.is_some() { MOST } else { MOST_UNREAD };
+    walk.back(span, room, (from, to), most).await?;
+    let Walk { fresh, ended, redacted, .. } = walk;
+    if redacted && known.is_some() {
+        // Something that was counted may be gone.
+        span.inner.counts.known.remove(&(user, room));
+        return Box::pin(self::unread(span, room, head, joined_at)).await;
     }
-    unread.threads.retain(|_, count| *count != Count::default());
+    let unread = fresh.over(before, &ended);
     let known = Known { read, upto: to, unread: unread.clone() };
     span.inner.counts.known.insert((user, room), Arc::new(known));
     Ok(unread)
 }
 
-/// Counts a page of events; says whether there was a redaction among them.
-async fn count(
-    span: &Span<'_>,
-    room: RoomNo,
-    page: &[((RoomNo, Position), EventNo)],
-    read: &Read,
-    judge: &mut Judge,
-    unread: &mut Unread,
-) -> Result<bool, Error> {
-    let nos: Vec<EventNo> = page.iter().map(|(_, no)| *no).collect();
-    let events = span.inner.store.events().get_many(span.snapshot, room, &nos).await?;
-    let mut redacted = false;
-    for (((_, at), _), event) in page.iter().zip(events) {
-        let Some(event) = event else { continue };
-        let header = &event.header;
-        redacted |= header.kind == "m.room.redaction";
-        let thread = header.relates_to.as_ref().filter(|it| it.rel_type == "m.thread").map(|it| it.event_id.as_str());
-        if read.covers(thread, *at) || header.redacted_by.is_some() {
-            continue;
-        }
-        if header.sender == span.viewer.user.as_str() {
-            // Who writes has read.
-            *unread.of(thread) = Count::default();
-            continue;
-        }
-        let (notifies, highlights) = judge.judge(&event).await;
-        let count = unread.of(thread);
-        count.notifications += u64::from(notifies);
-        count.highlights += u64::from(notifies && highlights);
-    }
-    Ok(redacted)
+/// A walk from the newest event back: what the user wrote, or has read, ends the walk for its thread, so that nothing
+/// before it has to be judged.
+struct Walk<'a> {
+    judge: Judge<'a>,
+    read: &'a Read,
+    fresh: Unread,
+    /// Threads of which nothing more can count; `None` is the room.
+    ended: BTreeSet<Option<String>>,
+    /// In which thread an event is that others relate to.
+    threads: HashMap<String, Option<String>>,
+    redacted: bool,
 }
 
-/// Up to where the user has read, by all receipts in the room.
-async fn read(span: &Span<'_>, room: RoomNo, joined_at: Position, rules: Option<Position>) -> Result<Read, Error> {
+impl Walk<'_> {
+    async fn back(
+        &mut self,
+        span: &Span<'_>,
+        room: RoomNo,
+        (from, to): (Position, Position),
+        most: usize,
+    ) -> Result<(), Error> {
+        let (mut end, mut left) = (to, most);
+        while end > from && left > 0 {
+            let page = PAGE.min(left);
+            let (low, high) = (Bound::Excluded((room, from)), Bound::Included((room, end)));
+            let rows = span.snapshot.range(&schema::TIMELINE, low, high, Direction::Backward, page).await?;
+            let Some(((_, last), _)) = rows.last() else { break };
+            end = Position(last.0.saturating_sub(1));
+            left -= rows.len();
+            let nos: Vec<EventNo> = rows.iter().map(|(_, no)| *no).collect();
+            let events = span.inner.store.events().get_many(span.snapshot, room, &nos).await?;
+            for (((_, at), _), event) in rows.iter().zip(events) {
+                if let Some(event) = event {
+                    self.meet(span, room, *at, &event).await?;
+                }
+            }
+            if rows.len() < page {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn meet(&mut self, span: &Span<'_>, room: RoomNo, at: Position, event: &StoredEvent) -> Result<(), Error> {
+        let header = &event.header;
+        self.redacted |= header.kind == "m.room.redaction";
+        if header.redacted_by.is_some() {
+            return Ok(());
+        }
+        let thread = self.thread_of(span, room, event).await?;
+        if self.ended.contains(&thread) {
+            return Ok(());
+        }
+        // Who writes has read.
+        if self.read.covers(thread.as_deref(), at) || header.sender == span.viewer.user.as_str() {
+            self.ended.insert(thread);
+            return Ok(());
+        }
+        let (notifies, highlights) = self.judge.judge(event).await?;
+        if notifies {
+            let count = self.fresh.of(thread.as_deref());
+            count.notifications += 1;
+            count.highlights += u64::from(highlights);
+        }
+        Ok(())
+    }
+
+    /// The root of the thread that an event is in. Most events are in none, which their header says.
+    async fn thread_of(&mut self, span: &Span<'_>, room: RoomNo, event: &StoredEvent) -> Result<Option<String>, Error> {
+        let Some(relation) = &event.header.relates_to else { return Ok(None) };
+        if let Some(known) = self.threads.get(&relation.event_id).filter(|_| relation.rel_type != "m.thread") {
+            return Ok(known.clone());
+        }
+        let thread = span.inner.store.events().thread_of(span.snapshot, room, event).await?;
+        if relation.rel_type != "m.thread" {
+            self.threads.insert(relation.event_id.clone(), thread.clone());
+        }
+        Ok(thread)
+    }
+}
+
+/// Up to where the user has read, by all receipts in the room; and whether there is any.
+async fn read(
+    span: &Span<'_>,
+    room: RoomNo,
+    joined_at: Position,
+    rules: Option<Position>,
+) -> Result<(Read, bool), Error> {
     let prefix = (room, span.viewer.user_no);
     let rows = span.snapshot.scan(&schema::RECEIPTS, &prefix, Direction::Forward, 1000).await?;
     let mut read = Read { all: joined_at, rules, ..Read::default() };
+    let ever = !rows.is_empty();
     let nos: Vec<EventNo> = rows.iter().map(|(_, receipt)| receipt.event).collect();
     let events = span.inner.store.events().get_many(span.snapshot, room, &nos).await?;
     for (((_, _, _, thread), receipt), event) in rows.into_iter().zip(events) {
@@ -194,53 +284,76 @@ async fn read(span: &Span<'_>, room: RoomNo, joined_at: Position, rules: Option<
         };
         *place = (*place).max(at);
     }
-    Ok(read)
+    Ok((read, ever))
 }
 
 /// Asks the push rules of a user about the events of a room.
-struct Judge {
-    rules: Arc<Ruleset>,
-    context: Option<PushConditionRoomCtx>,
+struct Judge<'a> {
+    span: &'a Span<'a>,
+    room: RoomNo,
+    head: &'a Head,
+    rules: Arc<push::Rules>,
+    room_id: Option<Arc<str>>,
+    /// What rules asked for that costs something to know.
+    name: Option<String>,
+    powers: Option<Option<PushConditionPowerLevelsCtx>>,
 }
 
-impl Judge {
-    async fn new(span: &Span<'_>, room: RoomNo, head: &Head, rules: Arc<Ruleset>) -> Result<Judge, Error> {
-        let store = &span.inner.store;
-        let id = store.names().room_id(span.snapshot, room).await?;
-        let names = [("m.room.member", span.viewer.user.as_str()), ("m.room.power_levels", "")];
-        let keys = names.map(|(kind, key)| (room, kind.to_owned(), key.to_owned()));
-        let keys = span.snapshot.get_many(&schema::STATE_KEYS, keys).await?;
-        let state = store.state(span.snapshot, room);
-        let mut found: HashMap<usize, Arc<StoredEvent>> = HashMap::new();
-        for (i, key) in keys.into_iter().enumerate() {
-            let Some(key) = key else { continue };
-            let Some(no) = state.get(head.root, key).await? else { continue };
-            found.extend(store.events().get(span.snapshot, room, no).await?.map(|event| (i, event)));
-        }
-        let name = found.get(&0).and_then(|event| {
-            let content: Value = serde_json::from_slice(event.content()).ok()?;
-            Some(content["displayname"].as_str()?.to_owned())
-        });
-        let create = store.events().get(span.snapshot, room, head.create).await?;
-        let powers = create.and_then(|create| powers(head, &create, found.get(&1)));
-        let context = OwnedRoomId::try_from(&*id).ok().map(|id| {
-            let context =
-                PushConditionRoomCtx::new(id, head.joined.into(), span.viewer.user.clone(), name.unwrap_or_default());
-            match powers {
-                Some(powers) => context.with_power_levels(powers),
-                None => context,
-            }
-        });
-        Ok(Judge { rules, context })
+impl<'a> Judge<'a> {
+    fn new(span: &'a Span<'a>, room: RoomNo, head: &'a Head, rules: Arc<push::Rules>) -> Judge<'a> {
+        Judge { span, room, head, rules, room_id: None, name: None, powers: None }
     }
 
     /// Whether an event notifies, and whether it highlights.
-    async fn judge(&mut self, event: &StoredEvent) -> (bool, bool) {
-        let json = std::str::from_utf8(&event.json).ok().and_then(|json| RawValue::from_string(json.to_owned()).ok());
-        let (Some(context), Some(json)) = (&self.context, json) else { return (false, false) };
-        let event = FlattenedJson::from_raw(&Raw::<Value>::from_json(json));
-        let actions = push::actions(&self.rules, &event, context).await;
-        (actions.iter().any(Action::should_notify), actions.iter().any(Action::is_highlight))
+    async fn judge(&mut self, event: &StoredEvent) -> Result<(bool, bool), Error> {
+        let span = self.span;
+        if self.room_id.is_none() {
+            self.room_id = Some(span.inner.store.names().room_id(span.snapshot, self.room).await?);
+        }
+        loop {
+            let context = Context {
+                user: span.viewer.user.as_str(),
+                room: self.room_id.as_deref().unwrap_or_default(),
+                joined: self.head.joined,
+                name: self.name.as_deref(),
+                powers: self.powers.as_ref().map(Option::as_ref),
+            };
+            let lacks = match self.rules.ask(event, &context) {
+                Ok(actions) => {
+                    let notifies = actions.iter().any(Action::should_notify);
+                    return Ok((notifies, notifies && actions.iter().any(Action::is_highlight)));
+                }
+                Err(lacks) => lacks,
+            };
+            match lacks {
+                Lacks::Name => self.name = Some(self.own_name().await?),
+                Lacks::Powers => self.powers = Some(self.room_powers().await?),
+            }
+        }
+    }
+
+    async fn current(&self, kind: &str, key: &str) -> Result<Option<Arc<StoredEvent>>, Error> {
+        let (store, snapshot) = (&self.span.inner.store, self.span.snapshot);
+        let row = (self.room, kind.to_owned(), key.to_owned());
+        let Some(key) = snapshot.get(&schema::STATE_KEYS, &row).await? else { return Ok(None) };
+        let state = store.state(snapshot, self.room);
+        let Some(no) = state.get(self.head.root, key).await? else { return Ok(None) };
+        Ok(store.events().get(snapshot, self.room, no).await?)
+    }
+
+    async fn own_name(&self) -> Result<String, Error> {
+        let member = self.current("m.room.member", self.span.viewer.user.as_str()).await?;
+        let name = member.and_then(|event| {
+            let content: Value = serde_json::from_slice(event.content()).ok()?;
+            Some(content["displayname"].as_str()?.to_owned())
+        });
+        Ok(name.unwrap_or_default())
+    }
+
+    async fn room_powers(&self) -> Result<Option<PushConditionPowerLevelsCtx>, Error> {
+        let levels = self.current("m.room.power_levels", "").await?;
+        let create = self.span.inner.store.events().get(self.span.snapshot, self.room, self.head.create).await?;
+        Ok(create.and_then(|create| powers(self.head, &create, levels.as_ref())))
     }
 }
 

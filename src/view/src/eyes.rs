@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use stoa_event::visible::{Around, HistoryVisibility, Membership as Strength, Viewpoint, user_may_see};
 use stoa_store::{
-    EventNo, Membership, RoomNo, Snapshot, StateKeyNo, Store, UserNo,
+    EventNo, Membership, Position, RoomNo, Snapshot, StateKeyNo, Store, UserNo,
     rows::{
         events::{Standing, StoredEvent},
         rooms::OwnMembership,
@@ -121,6 +121,9 @@ impl<'a> Eyes<'a> {
         let (Standing::Accepted, Some(before), Some(at)) = (header.standing, header.before, header.at) else {
             return Ok(None);
         };
+        if let Some(own) = self.own_end().filter(|own| own.at == at) {
+            return Ok(Some(own.membership));
+        }
         let before_seen = self.at(before).await?;
         let after_seen = match header.after {
             Some(after) if after != before => self.at(after).await?,
@@ -149,16 +152,32 @@ impl<'a> Eyes<'a> {
             return Ok(Some(root));
         }
         match self.own.as_ref().and_then(|own| own.left_at) {
-            Some(left) => root_at(self.snapshot, self.room, left).await.map(Some),
+            Some(left) => self.root_after_leaving(left, Position::MAX).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The state at leaving, with what became of the user since then as far as a position: somebody who left may have been
+    /// banned later, which is told, though nothing else of that time is.
+    pub(crate) async fn root_after_leaving(&mut self, left: Position, upto: Position) -> Result<Root, Error> {
+        let root = root_at(self.snapshot, self.room, left.min(upto)).await?;
+        let later = self.own_end().filter(|own| own.at > left && own.at <= upto).and_then(|own| own.event);
+        match (self.member_key, later) {
+            (Some(key), Some(event)) => Ok(self.state.set(root, key, Some(event)).await?),
+            _ => Ok(root),
+        }
+    }
+
+    /// The user's leaving or ban, if that is how it stands. The user may always see it.
+    fn own_end(&self) -> Option<&OwnMembership> {
+        self.own.as_ref().filter(|own| matches!(own.membership, Membership::Leave | Membership::Ban))
     }
 }
 
 /// The current state of a room just after a position.
-pub(crate) async fn root_at(snapshot: &Snapshot, room: RoomNo, at: stoa_store::Position) -> Result<Root, Error> {
+pub(crate) async fn root_at(snapshot: &Snapshot, room: RoomNo, at: Position) -> Result<Root, Error> {
     use std::ops::Bound;
-    let from = Bound::Included((room, stoa_store::Position::MIN));
+    let from = Bound::Included((room, Position::MIN));
     let rows =
         snapshot.range(&schema::ROOTS, from, Bound::Included((room, at)), stoa_store::Direction::Backward, 1).await?;
     Ok(rows.first().map_or(Root::EMPTY, |(_, root)| *root))

@@ -68,7 +68,7 @@ impl View {
     /// [`Error::Forbidden`], [`Error::InvalidParam`] for a token that is not ours
     pub async fn members(&self, viewer: &Viewer, room: &RoomId, request: &MembersRequest) -> Result<Vec<u8>, Error> {
         let snapshot = self.inner.store.snapshot().await?;
-        let reach = self.reach(&snapshot, viewer, room).await?;
+        let mut reach = self.reach(&snapshot, viewer, room).await?;
         let mut root = reach.present;
         if let Some(at) = &request.at {
             let position = match AnyToken::parse(at)? {
@@ -77,7 +77,10 @@ impl View {
             };
             // Not further than the user may see.
             let left = reach.eyes.own.as_ref().and_then(|own| own.left_at).filter(|_| !reach.eyes.is_joined());
-            root = root_at(&snapshot, reach.room, left.map_or(position, |left| left.min(position))).await?;
+            root = match left {
+                Some(left) => reach.eyes.root_after_leaving(left, position).await?,
+                None => root_at(&snapshot, reach.room, position).await?,
+            };
         }
         let wanted = |membership: Membership| {
             request.membership.is_none_or(|only| only == membership)

@@ -38,10 +38,53 @@ impl Two {
         (count("notification_count"), count("highlight_count"), Value::Object(threads))
     }
 
+    async fn relate(&self, who: &Viewer, to: &OwnedEventId, rel_type: &str, text: &str) -> OwnedEventId {
+        let relates_to = json!({ "rel_type": rel_type, "event_id": to });
+        self.home.send(who, &self.room, json!({ "msgtype": "m.text", "body": text, "m.relates_to": relates_to })).await
+    }
+
     async fn in_thread(&self, who: &Viewer, root: &OwnedEventId, text: &str) -> OwnedEventId {
         let relates_to = json!({ "rel_type": "m.thread", "event_id": root });
         self.home.send(who, &self.room, json!({ "msgtype": "m.text", "body": text, "m.relates_to": relates_to })).await
     }
+}
+
+#[tokio::test]
+async fn what_relates_to_a_thread_counts_in_it() {
+    let two = Two::new().await;
+    let Two { home, alice, bob, room } = &two;
+    let root = home.say(bob, room, "root").await;
+    let first = two.in_thread(bob, &root, "a").await;
+    home.read(alice, room, &first, None).await;
+    assert_eq!(two.unread().await, (0, 0, json!({})));
+    // A reply in the form of a reference, and one to that: both are in the thread, as is the answer by Alice.
+    let second = two.relate(bob, &first, "m.reference", "b").await;
+    two.relate(bob, &second, "m.reference", "c").await;
+    assert_eq!(two.unread().await, (0, 0, json!({ root.as_str(): 2 })));
+    // What relates to the root is not in its thread.
+    two.relate(bob, &root, "m.reference", "d").await;
+    assert_eq!(two.unread().await, (1, 0, json!({ root.as_str(): 2 })));
+    two.relate(alice, &second, "m.annotation", "e").await;
+    assert_eq!(two.unread().await, (1, 0, json!({})));
+    // Over more than three relations nobody looks.
+    let mut last = second;
+    for n in 0..4 {
+        last = two.relate(bob, &last, "m.reference", &n.to_string()).await;
+    }
+    assert_eq!(two.unread().await, (3, 0, json!({ root.as_str(): 2 })));
+}
+
+#[tokio::test]
+async fn who_never_read_anything_is_told_of_the_last_thousand() {
+    let two = Two::new().await;
+    let Two { home, alice, bob, room } = &two;
+    let first = home.say(bob, room, "first").await;
+    for n in 0..1100 {
+        home.say(bob, room, &n.to_string()).await;
+    }
+    assert_eq!(two.unread().await.0, 1000);
+    home.read(alice, room, &first, None).await;
+    assert_eq!(two.unread().await.0, 1100);
 }
 
 #[tokio::test]
@@ -166,17 +209,19 @@ async fn what_is_counted_on_is_what_is_counted_anew() {
     let mut events = vec![home.say(bob, room, "root").await];
     let root = events[0].clone();
     for n in 0..120 {
-        match dice.below(12) {
+        match dice.below(14) {
+            12 => drop(two.relate(bob, &dice.pick(&events), "m.annotation", &n.to_string()).await),
+            13 => events.push(two.relate(bob, &dice.pick(&events), "m.replace", &n.to_string()).await),
             0..5 => events.push(home.say(bob, room, &n.to_string()).await),
             5..7 => events.push(two.in_thread(bob, &root, &n.to_string()).await),
             7 => events.push(home.say(alice, room, &n.to_string()).await),
-            8 => home.read(alice, room, &events[dice.below(events.len())].clone(), None).await,
-            9 => home.redact(bob, room, &events[dice.below(events.len())].clone()).await,
+            8 => home.read(alice, room, &dice.pick(&events), None).await,
+            9 => home.redact(bob, room, &dice.pick(&events)).await,
             10 => {
                 two.in_thread(alice, &root, &n.to_string()).await;
             }
             _ => {
-                let event = events[dice.below(events.len())].clone();
+                let event = dice.pick(&events);
                 let thread = if dice.below(2) == 0 { "main" } else { root.as_str() };
                 let new = stoa_rooms::NewReceipt {
                     user: alice.user.clone(),
@@ -197,6 +242,10 @@ async fn what_is_counted_on_is_what_is_counted_anew() {
         let sync: Value = serde_json::from_slice(&answer).unwrap();
         let it = &sync["rooms"]["join"][room.as_str()];
         assert_eq!(it["unread_notifications"]["notification_count"], continued.0, "step {n}");
+        let threads = it["unread_thread_notifications"].as_object().cloned().unwrap_or_default();
+        let threads: serde_json::Map<_, _> =
+            threads.into_iter().map(|(root, count)| (root, count["notification_count"].clone())).collect();
+        assert_eq!(Value::Object(threads), continued.2, "step {n}");
     }
 }
 

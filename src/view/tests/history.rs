@@ -222,3 +222,44 @@ async fn members_are_those_of_the_time() {
     assert!(home.view.joined_members(&bob, &room).await.is_err());
     assert!(home.view.state(&home.user("dave").await, &room).await.is_err());
 }
+
+#[tokio::test]
+async fn who_left_and_is_banned_later_is_told_so_everywhere() {
+    let home = Home::open().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = home.room(&alice).await;
+    home.join(&bob, &room).await;
+    home.say(&bob, &room, "bye").await;
+    home.leave(&bob, &room).await;
+    let left = home.sync(&alice, None).await;
+    home.set(&alice, &room, "m.room.topic", "", json!({ "topic": "secret" })).await;
+    assert!(home.act(Action::Ban, &alice, &bob, &room).await);
+    home.say(&alice, &room, "he is gone").await;
+
+    let own = |events: &Value| {
+        let of_bob = |event: &&Value| event["state_key"] == bob.user.as_str();
+        list(events).iter().find(of_bob).expect("the member event of bob").clone()
+    };
+    let state: Value = serde_json::from_slice(&home.view.state(&bob, &room).await.unwrap()).unwrap();
+    assert_eq!(own(&state)["content"]["membership"], "ban");
+    assert!(!state.to_string().contains("secret"));
+    let page = home.page(&bob, &room, None, true, 100).await;
+    assert_eq!(list(&page["chunk"])[0]["content"]["membership"], "ban");
+    assert_eq!(list(&page["chunk"])[1]["content"]["membership"], "leave");
+    assert_eq!(bodies(&page["chunk"]), ["bye"]);
+    assert!(!page.to_string().contains("secret"));
+    let id: stoa_event::ids::OwnedEventId = own(&state)["event_id"].as_str().unwrap().try_into().unwrap();
+    assert!(home.view.event(&bob, &room, &id).await.is_ok());
+    let members = async |at: Option<String>| {
+        let request = MembersRequest { at, ..MembersRequest::default() };
+        let answer: Value = serde_json::from_slice(&home.view.members(&bob, &room, &request).await.unwrap()).unwrap();
+        own(&answer["chunk"])["content"]["membership"].clone()
+    };
+    assert_eq!(members(None).await, "ban");
+    assert_eq!(members(Some(token(&left))).await, "leave");
+    assert_eq!(members(Some(token(&home.sync(&alice, None).await))).await, "ban");
+    // And no longer when the ban is lifted.
+    assert!(home.act(Action::Unban, &alice, &bob, &room).await);
+    assert_eq!(members(None).await, "leave");
+    assert!(!home.page(&bob, &room, None, true, 100).await.to_string().contains("secret"));
+}

@@ -388,3 +388,68 @@ async fn a_redacted_event_shows_what_redacted_it() {
     assert_eq!(events[0]["unsigned"]["redacted_because"]["event_id"], events[1]["event_id"]);
     assert_eq!(events[1]["redacts"], event.as_str());
 }
+
+#[tokio::test]
+async fn who_is_in_a_room_that_becomes_encrypted_is_told_to_the_others() {
+    let home = Home::open().await;
+    let (alice, bob, carol) = (home.user("alice").await, home.user("bob").await, home.user("carol").await);
+    let room = home.room(&alice).await;
+    home.join(&bob, &room).await;
+    home.join(&carol, &room).await;
+    home.leave(&carol, &room).await;
+    let start = home.sync(&bob, None).await;
+    home.say(&alice, &room, "in the open").await;
+    let open = home.sync(&bob, Some(&token(&start))).await;
+    assert!(open.get("device_lists").is_none());
+    let encryption = json!({ "algorithm": "m.megolm.v1.aes-sha2" });
+    home.set(&alice, &room, "m.room.encryption", "", encryption).await;
+    let sync = home.sync(&bob, Some(&token(&open))).await;
+    let changed = &sync["device_lists"]["changed"];
+    assert!(list(changed).contains(&json!(alice.user)), "{changed}");
+    assert!(!list(changed).contains(&json!(carol.user)), "{changed}");
+    let answer = home.view.key_changes(&bob, &token(&open), &token(&sync)).await.unwrap();
+    let answer: Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(&answer["changed"], changed);
+    // Once is enough; who comes later is told as before.
+    home.say(&alice, &room, "secret").await;
+    let after = home.sync(&bob, Some(&token(&sync))).await;
+    assert!(after.get("device_lists").is_none());
+    home.join(&carol, &room).await;
+    let came = home.sync(&bob, Some(&token(&after))).await;
+    assert_eq!(came["device_lists"]["changed"], json!([carol.user]));
+}
+
+#[tokio::test]
+async fn account_data_of_rooms_heeds_the_rooms_of_its_filter() {
+    let home = Home::open().await;
+    let alice = home.user("alice").await;
+    let (one, two) = (home.room(&alice).await, home.room(&alice).await);
+    let tag = async |room: &stoa_event::ids::OwnedRoomId| {
+        let snapshot = home.store.snapshot().await.unwrap();
+        let no = home.store.names().room(&snapshot, room.as_str()).await.unwrap();
+        let mut tx = stoa_store::Tx::new();
+        let slot = tx.slot();
+        let json = bytes::Bytes::from_static(b"{\"tags\":{}}");
+        stoa_store::rows::account_data::put(&mut tx, slot, alice.user_no, no, "m.tag", &json, None);
+        home.store.commit(tx).await.unwrap();
+    };
+    let start = home.sync(&alice, None).await;
+    tag(&one).await;
+    tag(&two).await;
+    let told = |sync: &Value| {
+        let rooms = [&one, &two].into_iter();
+        let has = |room: &&stoa_event::ids::OwnedRoomId| {
+            !list(&joined(sync, room.as_str())["account_data"]["events"]).is_empty()
+        };
+        rooms.filter(has).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    for filter in [json!({ "rooms": [one] }), json!({ "not_rooms": [two] })] {
+        let filter = json!({ "room": { "account_data": filter } });
+        let sync = home.sync_with(&alice, Some(&token(&start)), filter.clone()).await;
+        assert_eq!(told(&sync), [one.as_str()]);
+        // Nothing else is new in the other room, so it is not told at all.
+        assert!(joined(&sync, two.as_str()).is_null());
+        assert_eq!(told(&home.sync_with(&alice, None, filter).await), [one.as_str()]);
+    }
+    assert_eq!(told(&home.sync(&alice, Some(&token(&start))).await).len(), 2);
+}

@@ -80,8 +80,7 @@ impl<'a> RoomWork<'a> {
         self.device_news(devices).await?;
         let (state, members_changed) = self.state_events(&timeline, &changes).await?;
         let ephemeral = self.ephemeral().await?;
-        let empty = Vec::new();
-        let data = account.rooms.get(&self.room).unwrap_or(&empty);
+        let data = self.account_data(account);
         let news = begins
             || !timeline.events.is_empty()
             || timeline.limited
@@ -128,9 +127,14 @@ impl<'a> RoomWork<'a> {
         let mut out = Vec::with_capacity(1024);
         let mut body = Object::new(&mut out);
         self.write_timeline(&mut body, &timeline, &state).await?;
-        body.events("account_data", account.rooms.get(&self.room).unwrap_or(&Vec::new()));
+        body.events("account_data", self.account_data(account));
         body.end();
         Ok(out)
+    }
+
+    fn account_data<'d>(&self, account: &'d AccountNews) -> &'d [Vec<u8>] {
+        let data = account.rooms.get(&self.room).filter(|_| self.span.filter.room.account_data.wants_room(self.id));
+        data.map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The last events after the client's token, as many as it wants, and whether there are more.
@@ -159,11 +163,9 @@ impl<'a> RoomWork<'a> {
             let loaded = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
             for (no, event) in nos.into_iter().zip(loaded) {
                 let Some(event) = event else { continue };
-                // One's own leaving is always told.
-                let own = self.own.event == Some(no);
                 let membership = self.eyes.look(&event).await?;
                 let ignored = event.header.state_key.is_none() && span.ignored.contains(&event.header.sender);
-                if (membership.is_none() && !own) || ignored {
+                if membership.is_none() || ignored {
                     continue;
                 }
                 if !filter.wants(&event) {
@@ -175,7 +177,7 @@ impl<'a> RoomWork<'a> {
                     break;
                 }
                 hidden.append(&mut hidden_before);
-                events.push(Visible { event, membership: membership.or(own.then_some(self.own.membership)) });
+                events.push(Visible { event, membership });
             }
         }
         events.reverse();
@@ -327,6 +329,16 @@ impl<'a> RoomWork<'a> {
         }
         let before = root_at(span.snapshot, self.room, span.seen()).await?;
         let after = root_at(span.snapshot, self.room, self.until).await?;
+        if before == after {
+            return Ok(());
+        }
+        if !self.is_encrypted(before).await? {
+            // It became so since, or will after the end of this answer.
+            if self.is_encrypted(after).await? {
+                devices.came.extend(self.joined_members().await?);
+            }
+            return Ok(());
+        }
         for change in self.eyes.state.changes_of(Class::Members, before, after).await? {
             let nos: Vec<EventNo> = [change.before, change.after].into_iter().flatten().collect();
             let events = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
@@ -344,6 +356,12 @@ impl<'a> RoomWork<'a> {
             };
         }
         Ok(())
+    }
+
+    async fn is_encrypted(&self, root: Root) -> Result<bool, Error> {
+        let key = (self.room, "m.room.encryption".to_owned(), String::new());
+        let Some(key) = self.span.snapshot.get(&schema::STATE_KEYS, &key).await? else { return Ok(false) };
+        Ok(self.eyes.state.get(root, key).await?.is_some())
     }
 
     /// Whoever was seen only in an encrypted room that the user left is not seen any more.

@@ -13,16 +13,11 @@ use std::{
     time::Duration,
 };
 
-use ruma_common::push::Ruleset;
-use stoa_store::{
-    Direction, Membership, Position, RoomNo, Snapshot,
-    rows::{push_rules, rooms::OwnMembership},
-    schema,
-};
+use stoa_store::{Direction, Membership, Position, RoomNo, Snapshot, rows::rooms::OwnMembership, schema};
 use tokio::{sync::OnceCell, time::Instant};
 
 use self::{account::AccountNews, devices::DeviceNews, joined::RoomWork};
-use crate::{Error, Filter, Inner, View, Viewer, json::Object, token::SyncToken};
+use crate::{Error, Filter, Inner, View, Viewer, counts, json::Object, token::SyncToken};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -56,17 +51,13 @@ pub(crate) struct Span<'a> {
     /// Users from whom the viewer wants to hear nothing (Client-Server API, "Ignoring Users").
     pub(crate) ignored: HashSet<String>,
     /// The viewer's push rules, read once for all rooms.
-    pub(crate) rules: OnceCell<(Arc<Ruleset>, Option<Position>)>,
+    pub(crate) rules: OnceCell<counts::ReadyRules>,
 }
 
 impl Span<'_> {
     /// The viewer's push rules, and where they were changed last.
-    pub(crate) async fn rules(&self) -> Result<(Arc<Ruleset>, Option<Position>), Error> {
-        let read = async || {
-            let (rules, at) = push_rules::get(self.snapshot, self.viewer.user_no, &self.viewer.user).await?;
-            Ok::<_, Error>((Arc::new(rules), at))
-        };
-        self.rules.get_or_try_init(read).await.cloned()
+    pub(crate) async fn rules(&self) -> Result<counts::ReadyRules, Error> {
+        self.rules.get_or_try_init(|| counts::rules(self)).await.cloned()
     }
 
     /// The position that the client has seen.

@@ -52,6 +52,10 @@ impl Dice {
         x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         usize::try_from((x ^ (x >> 31)) % n as u64).unwrap()
     }
+
+    pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
 }
 
 /// A server: store, write side, read side.
