@@ -156,3 +156,37 @@ async fn too_many_requests_are_told_when_to_come_back() {
     }
     panic!("300 wrong passwords in a row were all tried");
 }
+
+/// Sends all of a request, and only then looks for the answer, as simple clients do.
+fn send_all(url: &str, head: &str, bytes: usize) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(url.trim_start_matches("http://"))?;
+    write!(stream, "{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n")?;
+    for _ in 0..bytes.div_ceil(1 << 20) {
+        stream.write_all(&[b' '; 1 << 20])?;
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn who_goes_on_sending_reads_why_it_was_refused() {
+    let Some(launch) = crate::own() else { return };
+    let home = stoa_kit::Home::launch(launch.env("STOA_MAX_UPLOAD", "1M")).await;
+    let alice = home.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let upload = "POST /_matrix/media/v3/upload HTTP/1.1";
+    let event = format!("PUT /_matrix/client/v3/rooms/{}/send/m.room.message/1 HTTP/1.1", stoa_kit::encode(&room));
+    let known = format!("\r\nauthorization: Bearer {}", alice.token);
+    for (head, status, errcode) in [
+        (format!("{upload}{known}"), "413", "M_TOO_LARGE"),
+        (format!("{event}{known}"), "413", "M_TOO_LARGE"),
+        (upload.to_owned(), "401", "M_MISSING_TOKEN"),
+    ] {
+        let url = home.url().to_owned();
+        let answer = tokio::task::spawn_blocking(move || send_all(&url, &head, 60 << 20)).await.unwrap();
+        let answer = answer.expect("an answer, not a broken connection");
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(errcode), "{answer}");
+    }
+}

@@ -17,7 +17,7 @@ use tower_http::{
     compression::{CompressionLayer, Predicate},
 };
 
-use crate::Error;
+use crate::{Error, drain::drain};
 
 /// JSON answers from this many bytes on are compressed for clients that ask for it.
 const COMPRESS_FROM: u64 = 1024;
@@ -31,6 +31,7 @@ pub fn around<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> 
         .layer(CatchPanicLayer::custom(panicked))
         .layer(compression)
         .layer(from_fn(cors))
+        .layer(from_fn(drain))
         .layer(from_fn(log))
 }
 

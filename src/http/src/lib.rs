@@ -2,6 +2,7 @@
 //! every request.
 
 pub mod body;
+mod drain;
 mod error;
 mod errors;
 mod json;
