@@ -34,7 +34,7 @@ mod to_device;
 mod typing;
 mod uia;
 
-use stoa_kit::{Home, Launch, Reply};
+use stoa_kit::{Home, Launch, Reply, User, json};
 
 /// The homeserver of a test.
 async fn home() -> Home {
@@ -42,6 +42,22 @@ async fn home() -> Home {
         Ok(url) => Home::at(&url),
         Err(_) => Home::start(&binary()).await,
     }
+}
+
+/// Somebody alone in a room.
+async fn one() -> (Home, User, String) {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let room = alice.create_room(json!({})).await;
+    (home, alice, room)
+}
+
+/// Two people in the room of the first.
+async fn two() -> (Home, User, User, String) {
+    let home = home().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    (home, alice, bob, room)
 }
 
 /// How to start a homeserver that this test may configure and kill; `None` when the tests run against another one.

@@ -2,13 +2,11 @@
 
 use stoa_kit::{Value, encode, json};
 
-use crate::home;
+use crate::{home, one, two};
 
 #[tokio::test]
 async fn a_redacted_message_has_no_content_on_any_path() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let id = alice.text(&room, "regret").await;
     let redaction = alice.redact(&room, &id).await.event_id();
     let bare = |event: &Value| {
@@ -29,9 +27,7 @@ async fn a_redacted_message_has_no_content_on_any_path() {
 
 #[tokio::test]
 async fn the_redaction_itself_is_told_with_its_reason() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let id = alice.text(&room, "regret").await;
     let token = bob.sync().await.token().to_owned();
     alice.redact(&room, &id).await.ok();
@@ -61,9 +57,7 @@ async fn one_redacts_ones_own_and_moderators_redact_all() {
 
 #[tokio::test]
 async fn redacted_state_keeps_what_the_rules_need() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let name = alice.set_state(&room, "m.room.name", "", json!({ "name": "Oops" })).await.event_id();
     alice.redact(&room, &name).await.ok();
     assert_eq!(alice.state(&room, "m.room.name", "").await.ok(), json!({}));
@@ -76,9 +70,7 @@ async fn redacted_state_keeps_what_the_rules_need() {
 
 #[tokio::test]
 async fn a_repeated_transaction_is_one_redaction() {
-    let home = home().await;
-    let alice = home.user("alice").await;
-    let room = alice.create_room(json!({})).await;
+    let (_home, alice, room) = one().await;
     let id = alice.text(&room, "x").await;
     let path = format!("/rooms/{room}/redact/{}/same", encode(&id));
     let one = alice.put(&path, json!({})).await.event_id();
@@ -88,9 +80,7 @@ async fn a_repeated_transaction_is_one_redaction() {
 
 #[tokio::test]
 async fn an_event_of_another_room_stays_untouched() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let id = alice.text(&room, "safe").await;
     let own = bob.create_room(json!({})).await;
     let reply = bob.redact(&own, &id).await;
@@ -100,9 +90,7 @@ async fn an_event_of_another_room_stays_untouched() {
 
 #[tokio::test]
 async fn a_redacted_edit_is_bundled_no_more() {
-    let home = home().await;
-    let alice = home.user("alice").await;
-    let room = alice.create_room(json!({})).await;
+    let (_home, alice, room) = one().await;
     let id = alice.text(&room, "first").await;
     let edit = json!({
         "msgtype": "m.text",
@@ -117,9 +105,7 @@ async fn a_redacted_edit_is_bundled_no_more() {
 
 #[tokio::test]
 async fn a_reaction_can_be_taken_back_and_given_again() {
-    let home = home().await;
-    let alice = home.user("alice").await;
-    let room = alice.create_room(json!({})).await;
+    let (_home, alice, room) = one().await;
     let id = alice.text(&room, "x").await;
     let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": id, "key": "👍" } });
     let first = alice.send(&room, "m.reaction", reaction.clone()).await.event_id();

@@ -2,13 +2,11 @@
 
 use stoa_kit::{Value, encode, json};
 
-use crate::home;
+use crate::{home, one, two};
 
 #[tokio::test]
 async fn a_message_arrives_as_it_was_sent() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let token = bob.sync().await.token().to_owned();
     let content = json!({ "msgtype": "m.text", "body": "Καλημέρα\n\u{1}\t\"\\ 🎨", "nested": { "n": [-1, 0, 9_007_199_254_740_991_i64] } });
     let id = alice.send(&room, "m.room.message", content.clone()).await.event_id();
@@ -23,9 +21,7 @@ async fn a_message_arrives_as_it_was_sent() {
 
 #[tokio::test]
 async fn a_repeated_transaction_is_one_event() {
-    let home = home().await;
-    let alice = home.user("alice").await;
-    let room = alice.create_room(json!({})).await;
+    let (_home, alice, room) = one().await;
     let content = json!({ "msgtype": "m.text", "body": "once" });
     let first = alice.send_as(&room, "m.room.message", "same", content.clone()).await.event_id();
     let second = alice.send_as(&room, "m.room.message", "same", content).await.event_id();
@@ -35,9 +31,7 @@ async fn a_repeated_transaction_is_one_event() {
 
 #[tokio::test]
 async fn a_transaction_repeated_at_the_same_time_is_one_event() {
-    let home = home().await;
-    let alice = home.user("alice").await;
-    let room = alice.create_room(json!({})).await;
+    let (_home, alice, room) = one().await;
     let send = || alice.send_as(&room, "m.room.message", "same", json!({ "msgtype": "m.text", "body": "once" }));
     let (a, b, c, d) = tokio::join!(send(), send(), send(), send());
     let ids = [a.event_id(), b.event_id(), c.event_id(), d.event_id()];
@@ -102,9 +96,7 @@ async fn who_is_not_in_the_room_cannot_speak() {
 
 #[tokio::test]
 async fn power_levels_decide_who_may_send_what() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     alice
         .change_power(&room, |levels| {
             levels["events"]["org.example.loud"] = json!(20);
@@ -119,9 +111,7 @@ async fn power_levels_decide_who_may_send_what() {
 
 #[tokio::test]
 async fn messages_sent_at_once_all_arrive_once() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let send = async |user: stoa_kit::User, room: String, name: &'static str| {
         user.texts(&room, (0..20).map(|n| format!("{name} {n}"))).await
     };
@@ -150,9 +140,7 @@ async fn an_event_is_seen_only_by_those_who_may_and_only_through_its_room() {
 #[tokio::test]
 #[ignore = "comes with the whole Client-Server API: aggregation of relations"]
 async fn an_edit_is_bundled_with_what_it_replaces() {
-    let home = home().await;
-    let alice = home.user("alice").await;
-    let room = alice.create_room(json!({})).await;
+    let (_home, alice, room) = one().await;
     let id = alice.text(&room, "first").await;
     let edit = json!({
         "msgtype": "m.text",
@@ -169,9 +157,7 @@ async fn an_edit_is_bundled_with_what_it_replaces() {
 
 #[tokio::test]
 async fn nobody_gives_the_same_reaction_twice() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let id = alice.text(&room, "like this").await;
     let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": id, "key": "👍" } });
     bob.send(&room, "m.reaction", reaction.clone()).await.ok();
@@ -182,9 +168,7 @@ async fn nobody_gives_the_same_reaction_twice() {
 #[tokio::test]
 #[ignore = "comes with the whole Client-Server API: aggregation of relations"]
 async fn replies_in_a_thread_are_summed_up_at_its_root() {
-    let home = home().await;
-    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
-    let room = alice.room_with(&[&bob]).await;
+    let (_home, alice, bob, room) = two().await;
     let root = alice.text(&room, "root").await;
     let reply = |n: usize| {
         json!({
