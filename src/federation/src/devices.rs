@@ -109,7 +109,7 @@ impl Federation {
             list.insert(user.clone(), devices.clone());
         }
         let asked: Vec<_> = stream::iter(unknown)
-            .map(|(server, wanted)| inner.ask_server(who, server, wanted, patience))
+            .map(|(server, wanted)| async move { inner.ask_server(who, server, wanted, patience).await })
             .buffer_unordered(SERVERS)
             .collect()
             .await;
@@ -205,7 +205,8 @@ impl Inner {
                     asked.held.insert(user, devices);
                 }
             }
-            let lists = stream::iter(asked.held.keys()).map(|user| self.refresh(user, patience));
+            let users: Vec<OwnedUserId> = asked.held.keys().cloned().collect();
+            let lists = stream::iter(users).map(|user| async move { self.refresh(&user, patience).await });
             let done: Vec<_> = lists.buffer_unordered(LISTS).collect().await;
             for done in done {
                 match done {
