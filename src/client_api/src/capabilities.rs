@@ -2,7 +2,7 @@
 
 use axum::{Router, extract::State, routing::get};
 use serde_json::{Map, Value, json};
-use stoa_event::{ids::RoomVersionId, version::Rules};
+use stoa_event::version::SUPPORTED;
 use stoa_http::{Json, Who};
 use stoa_rooms::Rooms;
 
@@ -14,8 +14,7 @@ pub(crate) fn routes() -> Router<Api> {
 
 /// `GET /_matrix/client/v3/capabilities`
 async fn capabilities(_: Who, State(rooms): State<Rooms>) -> Json<Value> {
-    let known = |n: &u32| RoomVersionId::try_from(n.to_string()).is_ok_and(|id| Rules::of(&id).is_some());
-    let available: Map<String, Value> = (6..=12).filter(known).map(|n| (n.to_string(), "stable".into())).collect();
+    let available: Map<String, Value> = SUPPORTED.iter().map(|id| (id.to_string(), "stable".into())).collect();
     Json(json!({ "capabilities": {
         "m.change_password": { "enabled": true },
         "m.room_versions": { "default": rooms.config().default_version, "available": available },

@@ -78,7 +78,7 @@ fn main() {
     time("json: canonical (parse and write)", || canonical(&json).unwrap());
     time("json: canonical and sha256", || hash::sha256(&canonical(&json).unwrap()));
     time("sha256 alone", || hash::sha256(&json));
-    time("hash: content hash of a tree", || hash::content_hash(&object));
+    time("hash: content hash of a tree", || hash::content_hash(&object, &rules));
     time("hash: reference hash of a tree", || hash::reference_hash(&object, &rules));
     time("redact: bytes to bytes", || redact(&json, &rules).unwrap());
     time("format: Pdu::read (shape and id)", || Pdu::read(json.clone(), &rules).unwrap());

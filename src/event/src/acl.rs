@@ -30,7 +30,7 @@ impl ServerAcl {
     /// # Errors
     /// If the bytes are not a JSON object.
     pub fn parse(content: &[u8]) -> Result<ServerAcl, JsonError> {
-        let content = Object::parse(content)?;
+        let content = Object::parse_lenient(content)?;
         Ok(ServerAcl {
             allow: globs(content.get("allow")),
             deny: globs(content.get("deny")),

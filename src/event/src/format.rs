@@ -73,9 +73,6 @@ pub enum FormatError {
     /// A field stands where the room version has none: the `room_id` of a version 12 create event.
     #[error("{0} must not be there")]
     Unexpected(&'static str),
-    /// Events of this room version can be read but not made here.
-    #[error("events of room version {0} are not made by this server")]
-    NotMade(String),
 }
 
 /// An event that came from another server and has the right shape. It becomes a [`Pdu`] that may be used only through
@@ -95,12 +92,13 @@ impl Received {
     /// # Errors
     /// If it is not an event of that room version.
     pub fn read(json: Bytes, rules: &Rules) -> Result<Received, FormatError> {
+        let json = settled(json, rules)?;
         let Shape { pdu, event, signed, signatures } = shape(&json, rules)?;
         let signers = match event.get_object("content") {
             Some(content) => signers_of(&pdu, content, rules),
             None => Err(VerifyError::Malformed("content")),
         };
-        let hash = check_content_hash(&event);
+        let hash = check_content_hash(&event, rules);
         Ok(Received { pdu: Pdu { json: json.clone(), ..pdu }, signed, signatures, signers, hash })
     }
 
@@ -145,7 +143,7 @@ impl Received {
     /// If one is missing or wrong, or was made with a key that is unknown or, from version 5 on, was not valid then.
     pub fn check_signatures(&self, rules: &Rules, keys: &impl Keys) -> Result<(), VerifyError> {
         let signatures = self.signatures()?;
-        let at = rules.enforce_key_validity.then_some(self.pdu.origin_server_ts);
+        let at = rules.enforce_key_validity.then_some(self.pdu.exact_ts().max(0).cast_unsigned());
         self.signers()?.iter().try_for_each(|server| verify_server(&self.signed, &signatures, server, keys, at))
     }
 
@@ -174,7 +172,7 @@ impl Received {
 
     fn signatures(&self) -> Result<Object<'_>, VerifyError> {
         let range = self.signatures.start as usize..self.signatures.end as usize;
-        Ok(Object::parse(self.pdu.json.get(range).unwrap_or_default())?)
+        Ok(Object::parse_lenient(self.pdu.json.get(range).unwrap_or_default())?)
     }
 }
 
@@ -185,6 +183,7 @@ impl Pdu {
     /// # Errors
     /// If it is not an event of that room version.
     pub fn read(json: Bytes, rules: &Rules) -> Result<Pdu, FormatError> {
+        let json = settled(json, rules)?;
         let pdu = shape(&json, rules)?.pdu;
         Ok(Pdu { json, ..pdu })
     }
@@ -210,7 +209,7 @@ impl Pdu {
         };
         let mut fields = Vec::with_capacity(10);
         let mut content = None;
-        for member in Parser::new(&json)?.trusted_members(wanted)? {
+        for member in rules.parser(&json)?.trusted_members(wanted)? {
             match member.value {
                 Some(value) => fields.push((member.key, value)),
                 None if member.key == "content" => content = Some(member.range),
@@ -245,13 +244,24 @@ struct Shape<'a> {
     signatures: Range<u32>,
 }
 
-fn shape<'a>(json: &'a [u8], rules: &Rules) -> Result<Shape<'a>, FormatError> {
+/// The bytes to be kept: those that came. In versions 1 to 5, where these say something that can be read in two ways (a
+/// key twice, `-0`, a float), their canonical form, so that everybody who gets them from here reads the same.
+fn settled(json: Bytes, rules: &Rules) -> Result<Bytes, FormatError> {
     if json.len() > MAX_RAW_BYTES {
         return Err(FormatError::TooLarge { what: "event", size: json.len(), limit: MAX_EVENT_BYTES });
     }
+    if rules.strict_json {
+        return Ok(json);
+    }
+    let (value, odd) = Parser::lenient(&json)?.whole_and_odd()?;
+    let canonical = odd.then(|| value.to_canonical());
+    Ok(canonical.map_or(json, Bytes::from))
+}
+
+fn shape<'a>(json: &'a [u8], rules: &Rules) -> Result<Shape<'a>, FormatError> {
     let (mut content, mut signatures) = (0..0, 0..0);
     let mut members = Vec::with_capacity(16);
-    for member in Parser::new(json)?.members()? {
+    for member in rules.parser(json)?.members()? {
         match member.key.as_ref() {
             "content" => content = narrow(member.range),
             "signatures" => signatures = narrow(member.range),

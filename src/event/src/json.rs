@@ -1,11 +1,14 @@
 //! Canonical JSON (appendices, "Canonical JSON"): a tree that borrows from the bytes that came, and its one encoding.
 //!
 //! Strict, as room versions 6 and later ask for: no floats, no exponents, no `-0`, no integers beyond 2^53-1, no key twice,
-//! no lone surrogates, at most [`MAX_DEPTH`] levels. Versions 1 to 5 may hold such numbers; the lenient reading that they
-//! need is not here yet. Why this is our own and not a package: decision record 0001.
+//! no lone surrogates, at most [`MAX_DEPTH`] levels. Events of versions 1 to 5 may hold such numbers and keys and are read
+//! leniently ([`Object::parse_lenient`]): of two equal keys the last counts, and floats are written as Python writes them,
+//! because that is what the hashes and signatures of those rooms were made over. Why this is our own and not a package:
+//! decision record 0001.
 
 #![deny(clippy::indexing_slicing)]
 
+mod float;
 mod parse;
 mod write;
 
@@ -42,6 +45,9 @@ pub enum Why {
     /// An integer beyond 2^53-1 on either side.
     #[error("integers must be between -(2^53-1) and 2^53-1")]
     IntegerRange,
+    /// A number of an old room that is beyond what a double can hold.
+    #[error("the number is too big")]
+    NumberRange,
     /// `-0`.
     #[error("-0 is not allowed")]
     NegativeZero,
@@ -81,6 +87,8 @@ pub enum Value<'a> {
     Bool(bool),
     /// An integer between `-MAX_INT` and `MAX_INT`.
     Int(i64),
+    /// A number that only lenient reading gives: a float, or an integer beyond [`MAX_INT`]. In its canonical spelling.
+    Wide(Box<str>),
     /// A string, unescaped.
     String(Cow<'a, str>),
     /// An array.
@@ -104,6 +112,18 @@ pub fn canonical(bytes: &[u8]) -> Result<Vec<u8>, JsonError> {
     let mut out = Vec::with_capacity(bytes.len());
     value.write_canonical(&mut out);
     Ok(out)
+}
+
+/// The canonical form of what one server sends to another: a JSON object around events of whatever room version, so it is
+/// read leniently, and the events may be as deep as they may be alone.
+///
+/// # Errors
+/// If the bytes are no JSON object, or deeper than that.
+pub fn canonical_request(bytes: &[u8]) -> Result<Vec<u8>, JsonError> {
+    match Parser::around_events(bytes)?.whole()? {
+        object @ Value::Object(_) => Ok(object.to_canonical()),
+        _ => Err(JsonError { why: Why::NotAnObject, at: 0 }),
+    }
 }
 
 impl<'a> Value<'a> {
@@ -199,6 +219,37 @@ impl<'a> Object<'a> {
             Value::Object(object) => Ok(object),
             _ => Err(JsonError { why: Why::NotAnObject, at: 0 }),
         }
+    }
+
+    /// Reads an object as events of room versions 1 to 5 may have it. Also for reading again what was read before, in
+    /// whatever version.
+    ///
+    /// # Errors
+    /// If the value is no object, not JSON, or holds a number that no double can hold.
+    pub fn parse_lenient(bytes: &'a [u8]) -> Result<Object<'a>, JsonError> {
+        match Parser::lenient(bytes)?.whole()? {
+            Value::Object(object) => Ok(object),
+            _ => Err(JsonError { why: Why::NotAnObject, at: 0 }),
+        }
+    }
+
+    /// Takes members in any order; of two equal keys the last counts. Says whether there were any.
+    pub(crate) fn from_members_lenient(mut members: Vec<(Cow<'a, str>, Value<'a>)>) -> (Object<'a>, bool) {
+        if members.is_sorted_by(|a, b| a.0 < b.0) {
+            return (Object { members }, false);
+        }
+        // The sort is stable, so the last of equal keys comes last and replaces those before it.
+        members.sort_by(|a, b| a.0.cmp(&b.0));
+        let before = members.len();
+        members.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        let twice = members.len() != before;
+        (Object { members }, twice)
     }
 
     /// Takes members in any order. Says which key stands twice.

@@ -5,7 +5,12 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use crate::ids::{OwnedEventId, OwnedRoomId, OwnedUserId};
+use crate::{
+    hash::reference_hash,
+    ids::{OwnedEventId, OwnedRoomId, OwnedUserId},
+    json::{JsonError, MAX_INT},
+    version::Rules,
+};
 
 /// An event as servers exchange it (Server-Server API, "PDUs"). Immutable; cheap to clone (the bytes are shared).
 #[derive(Clone, Debug)]
@@ -15,7 +20,7 @@ pub struct Pdu {
     pub(crate) sender: OwnedUserId,
     pub(crate) kind: Box<str>,
     pub(crate) state_key: Option<Box<str>>,
-    pub(crate) origin_server_ts: u64,
+    pub(crate) origin_server_ts: i64,
     pub(crate) depth: u64,
     pub(crate) prev_events: Vec<OwnedEventId>,
     pub(crate) auth_events: Vec<OwnedEventId>,
@@ -55,8 +60,14 @@ impl Pdu {
         self.kind() == kind && self.state_key() == Some(key)
     }
 
-    /// Milliseconds since 1970, as the sender's server says.
+    /// Milliseconds since 1970, as the sender's server says. What versions 1 to 5 allow beyond 0 and 2^53-1 is cut there,
+    /// so that everybody can read it.
     pub fn origin_server_ts(&self) -> u64 {
+        self.origin_server_ts.clamp(0, MAX_INT).unsigned_abs()
+    }
+
+    /// The same uncut, by which state resolution orders events.
+    pub(crate) fn exact_ts(&self) -> i64 {
         self.origin_server_ts
     }
 
@@ -93,6 +104,14 @@ impl Pdu {
     /// The raw `content` object.
     pub fn content(&self) -> &[u8] {
         self.json.get(self.content.start as usize..self.content.end as usize).unwrap_or_default()
+    }
+
+    /// The hash that events of versions 1 and 2 give along where they refer to this one.
+    ///
+    /// # Errors
+    /// If the bytes are not those of an event of that version.
+    pub fn reference_hash(&self, rules: &Rules) -> Result<[u8; 32], JsonError> {
+        Ok(reference_hash(&rules.parse(&self.json)?, rules))
     }
 
     /// Reads `content` as a type. Fails where a field has another shape than the type asks for.

@@ -14,7 +14,7 @@ use crate::{
 /// # Errors
 /// If the bytes are not canonical-able JSON or not an object.
 pub fn redact(json: &[u8], rules: &Rules) -> Result<Vec<u8>, JsonError> {
-    let event = Object::parse(json)?;
+    let event = rules.parse(json)?;
     let mut out = Vec::with_capacity(512);
     write_redacted(&event, &rules.redaction, true, &mut out);
     Ok(out)
@@ -26,7 +26,7 @@ pub fn redact(json: &[u8], rules: &Rules) -> Result<Vec<u8>, JsonError> {
 /// # Errors
 /// If the bytes are not canonical-able JSON or not an object.
 pub fn redact_content(kind: &str, content: &[u8], rules: &Rules) -> Result<Vec<u8>, JsonError> {
-    let content = Object::parse(content)?;
+    let content = rules.parse(content)?;
     let mut out = Vec::with_capacity(64);
     write_redacted_content(kind, &content, &rules.redaction, &mut out);
     Ok(out)

@@ -296,7 +296,7 @@ pub fn sign_json(json: &[u8], server: &ServerName, key: &SigningKey) -> Result<V
 /// # Errors
 /// If it is not an object that can be signed.
 pub fn sign_event(json: &[u8], rules: &Rules, server: &ServerName, key: &SigningKey) -> Result<Vec<u8>, VerifyError> {
-    let mut event = Object::parse(json)?;
+    let mut event = rules.parse(json)?;
     let signature = key.sign_base64(&signed_bytes(&event, rules));
     if !add_signature(&mut event, server, key, signature) {
         return Err(VerifyError::Malformed("signatures"));
@@ -338,7 +338,7 @@ pub fn signed_with(object: &Object<'_>, key: &VerifyKey) -> bool {
 /// # Errors
 /// If a field that decides it has the wrong shape.
 pub fn required_signers(event: &Pdu, rules: &Rules) -> Result<Vec<OwnedServerName>, VerifyError> {
-    let content = Object::parse(event.content())?;
+    let content = Object::parse_lenient(event.content())?;
     signers_of(event, &content, rules)
 }
 

@@ -1,6 +1,9 @@
 //! Room versions as a table of rules (specification, "Room Versions"): code asks for a rule, never for a number.
 
-use crate::ids::RoomVersionId;
+use crate::{
+    ids::RoomVersionId,
+    json::{JsonError, Object, Parser},
+};
 
 /// How event ids come to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub struct Rules {
     pub state_resolution: StateResolution,
     /// What redaction keeps.
     pub redaction: RedactionRules,
-    /// Only canonical JSON is accepted: no floats, no integers beyond 2^53-1 (6 and later).
+    /// Only canonical JSON is accepted: no floats, no integers beyond 2^53-1, no key twice (6 and later).
     pub strict_json: bool,
     /// Signing keys must be valid at the event's time (5 and later).
     pub enforce_key_validity: bool,
@@ -99,6 +102,18 @@ impl Rules {
         Some(Self::row(id.clone(), number))
     }
 
+    /// Reads an event, or a part of one, as this version wants its JSON.
+    ///
+    /// # Errors
+    /// If it is no object, or holds what the version does not allow.
+    pub fn parse<'a>(&self, json: &'a [u8]) -> Result<Object<'a>, JsonError> {
+        if self.strict_json { Object::parse(json) } else { Object::parse_lenient(json) }
+    }
+
+    pub(crate) fn parser<'a>(&self, json: &'a [u8]) -> Result<Parser<'a>, JsonError> {
+        if self.strict_json { Parser::new(json) } else { Parser::lenient(json) }
+    }
+
     fn row(id: RoomVersionId, n: u8) -> Rules {
         Rules {
             id,
@@ -138,9 +153,13 @@ impl Rules {
 /// The version that new rooms get.
 pub const DEFAULT: RoomVersionId = RoomVersionId::V12;
 
-/// The versions that this server can take part in today. Versions 1 to 5 have their rows above; what else they need
-/// (their event ids, state resolution 1, lenient JSON) comes with federation.
-pub const SUPPORTED: [RoomVersionId; 7] = [
+/// The versions that this server can take part in: all that the specification calls stable.
+pub const SUPPORTED: [RoomVersionId; 12] = [
+    RoomVersionId::V1,
+    RoomVersionId::V2,
+    RoomVersionId::V3,
+    RoomVersionId::V4,
+    RoomVersionId::V5,
     RoomVersionId::V6,
     RoomVersionId::V7,
     RoomVersionId::V8,

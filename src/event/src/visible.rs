@@ -31,7 +31,7 @@ impl HistoryVisibility {
 
     /// From the content of the event. A content that cannot be read says nothing.
     pub fn of_content(content: &[u8]) -> HistoryVisibility {
-        Object::parse(content)
+        Object::parse_lenient(content)
             .ok()
             .and_then(|content| content.get_str("history_visibility").map(HistoryVisibility::parse))
             .unwrap_or_default()
@@ -67,7 +67,7 @@ impl Membership {
 
     /// From the content of a member event.
     pub fn of_content(content: &[u8]) -> Membership {
-        Object::parse(content)
+        Object::parse_lenient(content)
             .ok()
             .and_then(|content| content.get_str("membership").map(Membership::parse))
             .unwrap_or_default()

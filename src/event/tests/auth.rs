@@ -558,15 +558,15 @@ fn levels_are_integers_as_each_version_has_them() {
         (r#"" +005 ""#, Some(5), Some(5), None),
         (r#""-5""#, Some(-5), Some(-5), None),
         (r#""5.0""#, None, None, None),
-        (r#""1_0""#, None, None, None),
+        (r#""1_0""#, Some(10), Some(10), None),
         (r#""""#, None, None, None),
         ("5.9", Some(5), None, None),
         ("-5.9e1", Some(-59), None, None),
         ("9007199254740991", Some(9007199254740991), Some(9007199254740991), Some(9007199254740991)),
         ("9007199254740992", Some(9007199254740992), None, None),
         (r#""9007199254740992""#, Some(9007199254740992), Some(9007199254740992), None),
-        ("null", None, None, None),
-        ("true", None, None, None),
+        ("null", Some(50), Some(50), None),
+        ("true", Some(1), Some(1), None),
         ("[5]", None, None, None),
     ] {
         let found = [RoomVersionId::V5, V9, RoomVersionId::V10].map(|version| read(&version, json));

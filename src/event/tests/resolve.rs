@@ -17,9 +17,7 @@ use serde_json::{Value, json};
 use stoa_event::{
     ids::RoomVersionId,
     pdu::Pdu,
-    resolve::{
-        AuthEvents, Conflicts, Graph, ResolveError, auth_difference, conflicted_subgraph, conflicts, resolve_states,
-    },
+    resolve::{AuthEvents, Conflicts, Graph, auth_difference, conflicted_subgraph, conflicts, resolve_states},
     version::Rules,
 };
 
@@ -231,14 +229,6 @@ fn states_that_agree_resolve_to_themselves() {
     let state = &room.after[last as usize];
     assert_eq!(room.resolve(&[state]), *state);
     assert_eq!(room.resolve(&[state, state, state]), *state);
-}
-
-#[test]
-fn version_1_is_refused() {
-    let (mut room, last) = with_bob(&RoomVersionId::V11);
-    let topic = room.must_after(last, state("m.room.topic", BOB, json!({ "topic": "one" })));
-    let states = [&room.after[topic as usize], &room.after[last as usize]];
-    assert_eq!(resolve_states(&rules(&RoomVersionId::V1), &states, &room), Err(ResolveError::Version1));
 }
 
 #[test]

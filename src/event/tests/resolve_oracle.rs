@@ -1,13 +1,15 @@
-//! State resolution against ruma-state-res: random rooms in which both must come to the same state at every merge.
+//! State resolution against ruma-state-res, and in version 1 against a plain form of the text: random rooms in which both
+//! must come to the same state at every merge.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod room;
 
-use room::{VERSIONS, dice::Dice, rounds, world::World};
+use room::{dice::Dice, rounds, world::World};
+use stoa_event::{ids::RoomVersionId, version::SUPPORTED};
 
 #[test]
 fn random_rooms_resolve_as_in_ruma() {
-    for version in VERSIONS {
+    for version in SUPPORTED {
         let (mut conflicts, mut difference, mut subgraph, mut loss) = (0, 0, 0, 0);
         let rooms = rounds(12);
         for seed in 0..rooms {
@@ -25,7 +27,11 @@ fn random_rooms_resolve_as_in_ruma() {
         }
         // The rooms must be such that the algorithm has something to do.
         let rooms = rooms as usize;
-        let counts = [conflicts / 10, difference / 4, subgraph, loss / 3];
+        let mut counts = vec![conflicts / 10, difference / 4, subgraph, loss / 3];
+        if version == RoomVersionId::V1 {
+            // It loses nothing, and knows nothing of the others.
+            counts.truncate(1);
+        }
         assert!(counts.iter().all(|count| *count >= rooms), "version {version}: {counts:?} in {rooms} rooms");
     }
 }

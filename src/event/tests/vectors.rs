@@ -79,7 +79,7 @@ fn json_signing() {
 fn hash_and_sign(mut event: serde_json::Value) -> serde_json::Value {
     let rules = Rules::of(&RoomVersionId::V1).unwrap();
     let bytes = serde_json::to_vec(&event).unwrap();
-    let hash = hash::base64_encode(&hash::content_hash(&Object::parse(&bytes).unwrap()));
+    let hash = hash::base64_encode(&hash::content_hash(&Object::parse(&bytes).unwrap(), &rules));
     event["hashes"] = json!({ "sha256": hash });
     let bytes = serde_json::to_vec(&event).unwrap();
     serde_json::from_slice(&sign::sign_event(&bytes, &rules, domain(), &key()).unwrap()).unwrap()

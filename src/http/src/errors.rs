@@ -83,7 +83,6 @@ impl From<FormatError> for Error {
             E::TooLarge { .. } => Error::too_large(message),
             E::BadJson(_) | E::Missing(_) | E::WrongType { .. } | E::Unexpected(_) => Error::bad_json(message),
             E::BadId(_) | E::TooMany { .. } => Error::invalid_param(message),
-            E::NotMade(_) => Error::new(StatusCode::BAD_REQUEST, "M_UNSUPPORTED_ROOM_VERSION", message),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod content;
 mod create;
+mod integer;
 mod member;
 mod needs;
 mod power;

@@ -4,10 +4,7 @@ use std::{fmt, sync::Arc};
 
 use serde_json::value::RawValue;
 
-use super::{
-    Create, Reject, Rule,
-    content::{each_field, text},
-};
+use super::{Create, Reject, Rule, content::each_field, integer::integer};
 use crate::{
     ids::{OwnedUserId, UserId},
     pdu::Pdu,
@@ -126,11 +123,11 @@ impl Levels {
         self.0.iter().map(|(name, level)| (name.as_ref(), *level))
     }
 
-    /// `None` if the value is no object of integers.
-    fn read(rules: &Rules, value: &RawValue) -> Option<Levels> {
-        let mut levels: Vec<(Box<str>, Option<i64>)> = Vec::new();
+    /// `None` if the value is no object of integers. An entry that is `null` is left out and said, where it is allowed.
+    fn read(rules: &Rules, value: &RawValue, nulls: Option<&mut bool>) -> Option<Levels> {
+        let mut levels: Vec<(Box<str>, Entry)> = Vec::new();
         let object = each_field(value.get().as_bytes(), &mut |name, value| {
-            levels.push((name.into(), integer(rules, value)));
+            levels.push((name.into(), entry(rules, value)));
         });
         if !object {
             return None;
@@ -144,8 +141,43 @@ impl Levels {
             }
             same
         });
-        levels.into_iter().map(|(name, level)| Some((name, level?))).collect::<Option<_>>().map(Levels)
+        let (mut read, mut has_null) = (Vec::with_capacity(levels.len()), false);
+        for (name, entry) in levels {
+            match entry {
+                Entry::Level(level) => read.push((name, level)),
+                Entry::Null => has_null = true,
+                Entry::Other => return None,
+            }
+        }
+        match nulls {
+            Some(nulls) => *nulls |= has_null,
+            None if has_null => return None,
+            None => {}
+        }
+        Some(Levels(read))
     }
+}
+
+/// What stands where a level is expected.
+#[derive(Clone, Copy)]
+enum Entry {
+    Level(i64),
+    Null,
+    Other,
+}
+
+fn entry(rules: &Rules, value: &RawValue) -> Entry {
+    match integer(rules, value) {
+        Some(level) => Entry::Level(level),
+        None if value.get() == "null" && !rules.integer_power_levels => Entry::Null,
+        None => Entry::Other,
+    }
+}
+
+/// Whether a key of `users` is a user. In versions 1 to 5, as in Synapse, whatever has a sigil and a colon: people typed
+/// these by hand.
+fn names_user(rules: &Rules, id: &str) -> bool {
+    <&UserId>::try_from(id).is_ok() || (!rules.strict_json && id.starts_with('@') && id.contains(':'))
 }
 
 /// The content of an `m.room.power_levels` event.
@@ -160,6 +192,7 @@ pub struct PowerLevels {
     pub notifications: Levels,
     ephemeral: Levels,
     ephemeral_default: Option<i64>,
+    nulls: bool,
 }
 
 impl PowerLevels {
@@ -168,7 +201,8 @@ impl PowerLevels {
     /// # Errors
     /// Where a level is not what the room version calls an integer, or `users` names somebody who is no user. For
     /// versions before 10 the text asks this of `users` only and leaves open what other malformed levels mean; here as
-    /// in ruma they make the event invalid (Synapse fails on the next comparison with them).
+    /// in ruma they make the event invalid (Synapse fails on the next comparison with them). `null` counts there as
+    /// not given, as in Synapse, but see [`PowerLevels::has_nulls`].
     pub fn read(rules: &Rules, content: &[u8]) -> Result<PowerLevels, Reject> {
         let mut found: [Option<&RawValue>; KEYS.len()] = [None; KEYS.len()];
         let whole = each_field(content, &mut |key, value| {
@@ -192,31 +226,43 @@ impl PowerLevels {
     fn read_field(&mut self, rules: &Rules, key: &str, value: &RawValue) -> Result<(), Rule> {
         match key {
             "users" => {
-                self.users = Levels::read(rules, value).ok_or(Rule::LevelsUsers)?;
-                if self.users.iter().any(|(id, _)| <&UserId>::try_from(id).is_err()) {
+                self.users = Levels::read(rules, value, None).ok_or(Rule::LevelsUsers)?;
+                if self.users.iter().any(|(id, _)| !names_user(rules, id)) {
                     return Err(Rule::LevelsUsers);
                 }
             }
-            "events" => self.events = Levels::read(rules, value).ok_or(Rule::LevelsMaps)?,
-            "notifications" => match Levels::read(rules, value) {
+            "events" => {
+                self.events = Levels::read(rules, value, Some(&mut self.nulls)).ok_or(Rule::LevelsMaps)?;
+            }
+            "notifications" => match Levels::read(rules, value, rules.limit_notifications.then_some(&mut self.nulls)) {
                 Some(levels) => self.notifications = levels,
                 None if rules.limit_notifications => return Err(Rule::LevelsMaps),
                 None => {}
             },
             // No rule of any version speaks of these (MSC2477), so they can make no event invalid.
             "org.matrix.msc2477.ephemeral" | "ephemeral" => {
-                self.ephemeral = Levels::read(rules, value).unwrap_or_default();
+                self.ephemeral = Levels::read(rules, value, None).unwrap_or_default();
             }
             "org.matrix.msc2477.ephemeral_default" | "ephemeral_default" => {
                 self.ephemeral_default = integer(rules, value);
             }
             _ => {
                 if let Some(field) = Field::ALL.into_iter().find(|field| field.as_str() == key) {
-                    self.fields[field as usize] = Some(integer(rules, value).ok_or(Rule::LevelsFields)?);
+                    match entry(rules, value) {
+                        Entry::Level(level) => self.fields[field as usize] = Some(level),
+                        Entry::Null => self.nulls = true,
+                        Entry::Other => return Err(Rule::LevelsFields),
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a level is `null`, which only the first power levels of a room before version 10 may have: no change from
+    /// or to it is allowed, as it cannot be compared (in Synapse that fails).
+    pub fn has_nulls(&self) -> bool {
+        self.nulls
     }
 
     /// A single number as it stands in the content, without its default.
@@ -332,24 +378,5 @@ impl Powers {
     /// Whether a user has the power to redact what others sent.
     pub fn can_redact_others(&self, user: &UserId) -> bool {
         self.of(user).reaches(self.get(Field::Redact))
-    }
-}
-
-/// The integer that a level is in a room version, if it is one.
-///
-/// From 10 on only JSON integers count; before, strings of an integer too; before 6, where numbers could be anything,
-/// floats are cut at the point. Strings are taken up to 64 bits: the text sets no limit, Synapse has none.
-fn integer(rules: &Rules, value: &RawValue) -> Option<i64> {
-    const MOST: i64 = (1 << 53) - 1;
-    let json = value.get();
-    match json.as_bytes().first()? {
-        b'"' if !rules.integer_power_levels => text(value)?.trim().parse().ok(),
-        b'-' | b'0'..=b'9' => match json.parse::<i64>() {
-            Ok(level) if !rules.strict_json || (-MOST..=MOST).contains(&level) => Some(level),
-            Ok(_) => None,
-            Err(_) if rules.strict_json => None,
-            Err(_) => json.parse::<f64>().ok().filter(|level| level.is_finite()).map(|level| level as i64),
-        },
-        _ => None,
     }
 }

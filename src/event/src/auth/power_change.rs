@@ -11,6 +11,9 @@ pub(super) fn check(rules: &Rules, event: &Pdu, powers: &Powers) -> Result<(), R
     let Some(old) = powers.levels() else {
         return Ok(());
     };
+    if old.has_nulls() || new.has_nulls() {
+        return Err(Reject::new(rules, Rule::LevelsFields, "a level that is null cannot be compared"));
+    }
 
     let change = Change { rules, sender: event.sender(), power: powers.of(event.sender()) };
     change.fields(old, &new)?;

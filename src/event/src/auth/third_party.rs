@@ -52,7 +52,7 @@ pub(super) fn check(
     let Some(signed) = signed(invite) else {
         return reject(Rule::InviteSigned, "the third-party invite is not signed");
     };
-    let Ok(signed) = Object::parse(signed.get().as_bytes()) else {
+    let Ok(signed) = Object::parse_lenient(signed.get().as_bytes()) else {
         return reject(Rule::InviteToken, "`signed` is no object");
     };
     let (Some(mxid), Some(token)) = (signed.get_str("mxid"), signed.get_str("token")) else {
@@ -75,7 +75,7 @@ pub(super) fn check(
 
 /// `public_key`, and those of `public_keys`, of an `m.room.third_party_invite`; what is no key is passed over.
 fn public_keys(sent: &Pdu) -> Vec<VerifyKey> {
-    let Ok(content) = Object::parse(sent.content()) else {
+    let Ok(content) = Object::parse_lenient(sent.content()) else {
         return Vec::new();
     };
     let list = content.get("public_keys").and_then(Value::as_array).into_iter().flatten();

@@ -25,6 +25,9 @@ pub(super) fn fields_of(
         None => given_event_id(short(event, "event_id")?.ok_or(FormatError::Missing("event_id"))?)?,
     };
     let redacts = match kind {
+        "m.room.redaction" if !rules.strict_json => {
+            event.get_str("redacts").and_then(|id| event_id_of(id, "redacts").ok())
+        }
         "m.room.redaction" if !rules.redaction.updated => {
             text(event, "redacts", "redacts")?.and_then(|id| event_id_of(id, "redacts").ok())
         }
@@ -36,7 +39,7 @@ pub(super) fn fields_of(
         sender,
         kind: kind.into(),
         state_key: state_key.map(Into::into),
-        origin_server_ts: count(event, "origin_server_ts")?,
+        origin_server_ts: time(event, rules)?,
         depth: count(event, "depth")?,
         prev_events: references(event, "prev_events", MAX_PREV_EVENTS, rules)?,
         auth_events: references(event, "auth_events", MAX_AUTH_EVENTS, rules)?,
@@ -114,6 +117,18 @@ fn count(of: &Object<'_>, field: &'static str) -> Result<u64, FormatError> {
     }
 }
 
+/// When it is said to have been sent. In versions 1 to 5 any integer of 64 bits, as in Synapse.
+fn time(of: &Object<'_>, rules: &Rules) -> Result<i64, FormatError> {
+    const FIELD: &str = "origin_server_ts";
+    match of.get(FIELD) {
+        Some(Value::Int(n)) if !rules.strict_json => Ok(*n),
+        Some(Value::Wide(n)) => {
+            n.parse().map_err(|_| FormatError::WrongType { field: FIELD, expected: "an integer of 64 bits" })
+        }
+        _ => Ok(count(of, FIELD)?.cast_signed()),
+    }
+}
+
 fn references(
     of: &Object<'_>,
     field: &'static str,
@@ -129,7 +144,9 @@ fn references(
     let id = |entry: &Value<'_>| match entry {
         Value::String(id) if !rules.reference_pairs => event_id_of(id, field),
         Value::Array(pair) if rules.reference_pairs => match pair.as_slice() {
-            [Value::String(id), Value::Object(_)] => event_id_of(id, field),
+            [Value::String(id), Value::Object(hashes)] if hashes.iter().all(|(_, hash)| hash.as_str().is_some()) => {
+                event_id_of(id, field)
+            }
             _ => Err(wrong.clone()),
         },
         _ => Err(wrong.clone()),

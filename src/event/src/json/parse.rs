@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use super::{JsonError, MAX_DEPTH, MAX_INT, Object, Value, Why, write::plain_len};
+use super::{JsonError, MAX_DEPTH, MAX_INT, Object, Value, Why, float, write::plain_len};
 
 /// A member of the outermost object: key, where its value stands, and the value.
 pub(crate) struct Member<'a, V> {
@@ -16,14 +16,34 @@ pub(crate) struct Parser<'a> {
     bytes: &'a [u8],
     at: usize,
     levels: u8,
+    lenient: bool,
+    odd: bool,
 }
 
 impl<'a> Parser<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Parser<'a>, JsonError> {
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Parser { text, bytes, at: 0, levels: MAX_DEPTH }),
+            Ok(text) => Ok(Parser { text, bytes, at: 0, levels: MAX_DEPTH, lenient: false, odd: false }),
             Err(e) => Err(JsonError { why: Why::Utf8, at: e.valid_up_to() }),
         }
+    }
+
+    /// Reads what events of room versions 1 to 5 may hold as well.
+    pub(crate) fn lenient(bytes: &'a [u8]) -> Result<Parser<'a>, JsonError> {
+        Ok(Parser { lenient: true, ..Parser::new(bytes)? })
+    }
+
+    /// Reads what stands around events too: more levels than an event may have.
+    pub(crate) fn around_events(bytes: &'a [u8]) -> Result<Parser<'a>, JsonError> {
+        const AROUND: u8 = 8;
+        Ok(Parser { levels: MAX_DEPTH + AROUND, ..Parser::lenient(bytes)? })
+    }
+
+    /// One value and nothing after it, and whether it holds something that canonical JSON has not.
+    pub(crate) fn whole_and_odd(mut self) -> Result<(Value<'a>, bool), JsonError> {
+        let value = self.value()?;
+        self.end()?;
+        Ok((value, self.odd))
     }
 
     /// One value and nothing after it.
@@ -177,6 +197,11 @@ impl<'a> Parser<'a> {
             members.push((key, parser.value()?));
             Ok(())
         })?;
+        if self.lenient {
+            let (object, twice) = Object::from_members_lenient(members);
+            self.odd |= twice;
+            return Ok(Value::Object(object));
+        }
         match Object::from_members(members) {
             Ok(object) => Ok(Value::Object(object)),
             Err(key) => self.error(Why::DuplicateKey(key)),
@@ -198,6 +223,7 @@ impl<'a> Parser<'a> {
     }
 
     fn number(&mut self) -> Result<Value<'a>, JsonError> {
+        let begin = self.at;
         let negative = self.peek() == Some(b'-');
         if negative {
             self.at += 1;
@@ -215,16 +241,53 @@ impl<'a> Parser<'a> {
             _ if leading_zero => return self.error(Why::Syntax),
             _ => {}
         }
-        if let Some(b'.' | b'e' | b'E') = self.peek() {
+        let is_float = matches!(self.peek(), Some(b'.' | b'e' | b'E'));
+        if is_float && !self.lenient {
             return self.error(Why::Float);
+        }
+        if is_float || (n > MAX_INT && self.lenient) {
+            return self.wide(begin);
         }
         if n > MAX_INT {
             return self.error(Why::IntegerRange);
         }
-        if negative && n == 0 {
+        if negative && n == 0 && !self.lenient {
             return self.error(Why::NegativeZero);
         }
+        self.odd |= negative && n == 0;
         Ok(Value::Int(if negative { -n } else { n }))
+    }
+
+    /// A number of an old room, from after its integer part. It must be finite as a double, be it an integer or not.
+    fn wide(&mut self, begin: usize) -> Result<Value<'a>, JsonError> {
+        self.odd = true;
+        let integer = self.at;
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.digits()?;
+        }
+        let text = self.text.get(begin..self.at).unwrap_or_default();
+        match text.parse::<f64>() {
+            Ok(n) if n.is_finite() && self.at == integer => Ok(Value::Wide(text.into())),
+            Ok(n) if n.is_finite() => Ok(Value::Wide(float::repr(n).into())),
+            _ => self.error(Why::NumberRange),
+        }
+    }
+
+    /// At least one digit.
+    fn digits(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        if self.at > start { Ok(()) } else { self.unexpected(self.peek()) }
     }
 
     /// The rest of a string whose opening quote was read.

@@ -34,6 +34,7 @@ pub(super) fn write_value(value: &Value<'_>, out: &mut Vec<u8>) {
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Int(n) => write_int(*n, out),
+        Value::Wide(number) => out.extend_from_slice(number.as_bytes()),
         Value::String(text) => write_string(text, out),
         Value::Array(items) => {
             out.push(b'[');

@@ -1,4 +1,4 @@
-//! State resolution 2 and 2.1: one state out of several (room versions 2 and 12, "State resolution").
+//! State resolution: one state out of several (room versions 1, 2 and 12, "State resolution").
 //!
 //! Events and state keys are small numbers, dense in a room. A caller whose states know where they differ gives just
 //! that to [`resolve`]; [`resolve_states`] takes whole states. Work is bounded by the part of the auth graph that is
@@ -7,6 +7,7 @@
 mod order;
 mod replay;
 mod sets;
+mod v1;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -52,24 +53,21 @@ pub trait Graph {
     }
 }
 
-/// Why a state cannot be resolved.
+/// Why a state cannot be resolved. Those of all known versions can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ResolveError {
-    /// Room version 1 has an algorithm of its own, which this server does not have.
-    #[error("state resolution of room version 1 is not supported")]
-    Version1,
-}
+pub enum ResolveError {}
 
 /// Resolves what differs between several states.
 ///
 /// - `conflicted`: for every state key that not all states set, or not to the same event, the events that it has.
-/// - `auth_difference`: the events in the auth chains of some of the states but not of all, see [`auth_difference`].
+/// - `auth_difference`: the events in the auth chains of some of the states but not of all, see [`auth_difference`]. Not
+///   looked at in version 1.
 /// - `unconflicted`: what all states have under a state key, if all have the same.
 ///
 /// The result has the state keys that are not unconflicted; one that is missing in it is not set.
 ///
 /// # Errors
-/// For rooms of version 1.
+/// None today.
 pub fn resolve(
     rules: &Rules,
     conflicted: &BTreeMap<u32, Vec<u32>>,
@@ -78,7 +76,7 @@ pub fn resolve(
     graph: &dyn Graph,
 ) -> Result<BTreeMap<u32, u32>, ResolveError> {
     let is_2_1 = match rules.state_resolution {
-        StateResolution::V1 => return Err(ResolveError::Version1),
+        StateResolution::V1 => return Ok(v1::resolve(rules, conflicted, unconflicted, graph)),
         StateResolution::V2 => false,
         StateResolution::V2_1 => true,
     };
@@ -111,7 +109,7 @@ pub fn resolve(
 /// Resolves whole states, maps of state keys to events.
 ///
 /// # Errors
-/// For rooms of version 1.
+/// None today.
 pub fn resolve_states(
     rules: &Rules,
     states: &[&BTreeMap<u32, u32>],
@@ -122,7 +120,10 @@ pub fn resolve_states(
         return Ok(unconflicted);
     }
     let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
-    let difference = auth_difference(&sets, unconflicted.values().copied(), graph);
+    let difference = match rules.state_resolution {
+        StateResolution::V1 => Vec::new(),
+        _ => auth_difference(&sets, unconflicted.values().copied(), graph),
+    };
     let agreed = |key| unconflicted.get(&key).copied();
     let resolved = resolve(rules, &conflicted, &difference, &agreed, graph)?;
     unconflicted.extend(resolved);

@@ -53,7 +53,7 @@ pub(super) fn by_power(room: &mut Room<'_>, full: &HashSet<u32>) -> Vec<u32> {
 fn ranked<K: Ord>(room: &mut Room<'_>, events: Vec<u32>, key: impl Fn(&mut Room<'_>, u32) -> K) -> Vec<u32> {
     let mut sorted: Vec<_> = events
         .into_iter()
-        .filter_map(|event| room.pdu(event).map(|pdu| (key(room, event), pdu.origin_server_ts(), pdu, event)))
+        .filter_map(|event| room.pdu(event).map(|pdu| (key(room, event), pdu.exact_ts(), pdu, event)))
         .collect();
     sorted.sort_unstable_by(|a, b| {
         (&a.0, a.1).cmp(&(&b.0, b.1)).then_with(|| a.2.event_id().as_str().cmp(b.2.event_id().as_str()))

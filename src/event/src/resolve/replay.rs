@@ -94,13 +94,21 @@ fn is_allowed(room: &mut Room<'_>, event: u32, base: &dyn Fn(u32) -> Option<u32>
     let Some(pdu) = room.pdu(event) else {
         return false;
     };
+    judge(room, &pdu, &mut |room, kind, key| find(room, event, kind, key, base, state))
+}
+
+/// An event and its number.
+pub(super) type Found = Option<(u32, Arc<Pdu>)>;
+
+/// Whether an event is allowed by the state in which `find` finds the event of a type and key.
+pub(super) fn judge(room: &mut Room<'_>, pdu: &Pdu, find: &mut dyn FnMut(&mut Room<'_>, &str, &str) -> Found) -> bool {
     if pdu.kind() == kind::CREATE {
         return true;
     }
     let (mut create, mut levels) = (None, None);
     let mut needed: AuthState = AuthState::new();
     for (kind, key) in needs(room.rules, pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content()) {
-        let Some((number, found)) = find(room, event, kind, &key, base, state) else {
+        let Some((number, found)) = find(room, kind, &key) else {
             continue;
         };
         match kind {
@@ -113,7 +121,7 @@ fn is_allowed(room: &mut Room<'_>, event: u32, base: &dyn Fn(u32) -> Option<u32>
         create = room.graph.create();
     }
     let powers = room.powers(create, levels);
-    powers.is_some_and(|powers| check_with(room.rules, &pdu, &powers, &needed).is_ok())
+    powers.is_some_and(|powers| check_with(room.rules, pdu, &powers, &needed).is_ok())
 }
 
 /// What an event is judged by under a state key: what the state has there, or else what the event names itself.
@@ -126,7 +134,7 @@ fn find(
     key: &str,
     base: &dyn Fn(u32) -> Option<u32>,
     state: &BTreeMap<u32, u32>,
-) -> Option<(u32, Arc<Pdu>)> {
+) -> Found {
     let number = room.graph.find_key(kind, key)?;
     let in_state = state.get(&number).copied().or_else(|| base(number));
     let in_state = in_state.filter(|found| !room.graph.is_rejected(*found));

@@ -3,6 +3,7 @@
 
 pub mod dice;
 pub mod oracle;
+pub mod plain;
 pub mod world;
 
 use std::sync::Arc;
@@ -12,7 +13,20 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use stoa_event::{ids::RoomVersionId, pdu::Pdu, version::Rules};
 
-pub const VERSIONS: [RoomVersionId; 7] = stoa_event::version::SUPPORTED;
+/// The versions whose JSON is strict.
+pub const VERSIONS: [RoomVersionId; 7] = [
+    RoomVersionId::V6,
+    RoomVersionId::V7,
+    RoomVersionId::V8,
+    RoomVersionId::V9,
+    RoomVersionId::V10,
+    RoomVersionId::V11,
+    RoomVersionId::V12,
+];
+
+/// Those before.
+pub const OLD: [RoomVersionId; 5] =
+    [RoomVersionId::V1, RoomVersionId::V2, RoomVersionId::V3, RoomVersionId::V4, RoomVersionId::V5];
 
 pub fn rules(id: &RoomVersionId) -> Rules {
     Rules::of(id).unwrap()
@@ -37,6 +51,7 @@ pub struct Plan {
     pub sender: String,
     pub content: Value,
     pub ts: u64,
+    pub depth: u64,
     pub prev: Vec<String>,
     pub auth: Vec<String>,
 }
@@ -49,6 +64,7 @@ impl Plan {
             sender: sender.into(),
             content,
             ts: 1,
+            depth: 1,
             prev: vec!["$prev".into()],
             auth: Vec::new(),
         }
@@ -65,14 +81,18 @@ impl Plan {
 
     /// `room` is left out of a version 12 create event.
     pub fn pdu(&self, rules: &Rules, room: &str, id: &str) -> Arc<Pdu> {
+        let references = |ids: &[String]| match rules.reference_pairs {
+            true => ids.iter().map(|id| json!([id, { "sha256": "" }])).collect::<Value>(),
+            false => json!(ids),
+        };
         let mut event = json!({
             "type": self.kind,
             "sender": self.sender,
             "content": self.content,
             "origin_server_ts": self.ts,
-            "depth": 1,
-            "prev_events": self.prev,
-            "auth_events": self.auth,
+            "depth": self.depth,
+            "prev_events": references(&self.prev),
+            "auth_events": references(&self.auth),
             "hashes": { "sha256": "" },
             "signatures": {},
         });

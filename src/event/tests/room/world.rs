@@ -19,6 +19,7 @@ use super::{
     dice::Dice,
     hash_id,
     oracle::{self, Events, Seen},
+    plain,
 };
 
 pub const USERS: [&str; 8] = [
@@ -196,6 +197,7 @@ impl World {
         let auth = events.filter_map(|(_, (kind, key))| before.get(&self.find_key(kind, key)?));
         plan.auth = auth.map(|n| self.pdus[*n as usize].event_id().to_string()).collect();
         plan.prev = prev.iter().map(|n| self.pdus[*n as usize].event_id().to_string()).collect();
+        plan.depth = 1 + prev.iter().map(|n| self.pdus[*n as usize].depth()).max().unwrap_or(0);
         plan
     }
 
@@ -220,7 +222,7 @@ impl World {
         ours
     }
 
-    /// Resolves states; ruma must agree.
+    /// Resolves states; ruma must agree, or in version 1, which it has not, the plain form of the text.
     pub fn resolve(&self, states: &[&StateOf]) -> StateOf {
         let ours = resolve_states(&self.rules, states, self).unwrap();
         let as_ruma = |state: &StateOf| {
@@ -232,6 +234,10 @@ impl World {
                 })
                 .collect()
         };
+        if self.version == RoomVersionId::V1 {
+            assert_eq!(ours, plain::resolve(self, states), "seed {}, {} events", self.seed, self.pdus.len());
+            return ours;
+        }
         let theirs: Vec<_> = states.iter().map(|state| as_ruma(state)).collect();
         let theirs: StateOf = oracle::resolve(&self.version, &self.seen, &theirs)
             .values()
