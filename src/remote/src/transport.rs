@@ -31,8 +31,9 @@ pub trait Transport: Send + Sync {
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// The name leads to an address that the settings forbid.
-    #[error("this server does not connect to {0}")]
+    /// The name leads to an address that is not public, or that the settings forbid. The text does not say which: it may
+    /// reach who asked, and nobody is to learn how names resolve in the network of this server.
+    #[error("the address of that server is not public")]
     Refused(IpAddr),
     /// The URL is none that may be asked.
     #[error("{0}")]

@@ -484,6 +484,21 @@ async fn who_is_not_wanted_is_not_asked() {
     assert!(world.net.asked.lock().unwrap().is_empty());
 }
 
+/// What handlers and workers do with it needs futures that can go to another thread.
+#[tokio::test]
+async fn futures_can_go_to_other_threads() {
+    fn sends(_: impl Send) {}
+    let world = World::plain().await;
+    let (remote, keys, them) = (&world.remote, world.remote.keys(), name(THEM));
+    sends(keys.fetch(&[], None));
+    sends(keys.notary(&Wanted::new()));
+    sends(keys.own_keys());
+    sends(keys.verify_request("", "", &them, None, "", "", None));
+    sends(remote.heard_from(&them));
+    sends(remote.call(&them, ruma_federation_api::discovery::get_server_version::v1::Request::new()));
+    sends(keys.known());
+}
+
 proptest::proptest! {
     #[test]
     fn no_document_makes_it_fail(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), n in 0usize..400) {
