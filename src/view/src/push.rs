@@ -125,7 +125,7 @@ impl Condition {
             PushCondition::EventMatch(data) => Condition::Matches(Property::of(&data.key), Glob::new(&data.pattern)),
             #[allow(deprecated)]
             PushCondition::ContainsDisplayName => Condition::DisplayName,
-            PushCondition::RoomMemberCount(data) => Condition::Members(data.is.clone()),
+            PushCondition::RoomMemberCount(data) => Condition::Members(data.is),
             PushCondition::SenderNotificationPermission(data) => Condition::Power(data.key.clone()),
             PushCondition::EventPropertyIs(data) => Condition::Is(Property::of(&data.key), data.value.clone()),
             PushCondition::EventPropertyContains(data) => {
