@@ -138,7 +138,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// The keys of users and their devices; all devices of a user where none are named.
+    /// The keys of users and their devices; all devices of a user where none are named. Of users of other servers: what was
+    /// heard of them.
     ///
     /// # Errors
     /// Where the store fails.
@@ -146,10 +147,6 @@ impl Accounts {
         let snapshot = self.store().snapshot().await?;
         let mut found = FoundKeys::default();
         for (user, devices) in wanted {
-            if user.server_name() != self.server_name() {
-                found.failures.entry(user.server_name().to_string()).or_insert_with(|| json!({}));
-                continue;
-            }
             let Some(no) = self.store().names().user(&snapshot, user.as_str()).await? else { continue };
             let all = self.device_keys(&snapshot, no, devices).await?;
             found.device_keys.insert(user.clone(), all);
@@ -213,21 +210,17 @@ impl Accounts {
         Ok(())
     }
 
-    /// Gives out a key for each device that is asked for: a one-time key, which nobody gets again, else the fallback key.
-    /// Servers that cannot be asked are the second part of the answer.
+    /// Gives out a key for each device of our users that is asked for: a one-time key, which nobody gets again, else the
+    /// fallback key.
     ///
     /// # Errors
     /// Where the store fails.
     pub async fn claim_keys(
         &self,
         wanted: &BTreeMap<OwnedUserId, BTreeMap<String, String>>,
-    ) -> Result<(ClaimedKeys, BTreeMap<String, Value>)> {
-        let (mut claimed, mut failures) = (ClaimedKeys::new(), BTreeMap::new());
-        for (user, devices) in wanted {
-            if user.server_name() != self.server_name() {
-                failures.insert(user.server_name().to_string(), json!({}));
-                continue;
-            }
+    ) -> Result<ClaimedKeys> {
+        let mut claimed = ClaimedKeys::new();
+        for (user, devices) in wanted.iter().filter(|(user, _)| user.server_name() == self.server_name()) {
             for (device, algorithm) in devices {
                 if let Some((name, key)) = self.claim_key(user, device, algorithm).await? {
                     let keys = claimed.entry(user.clone()).or_default().entry(device.clone()).or_default();
@@ -235,7 +228,7 @@ impl Accounts {
                 }
             }
         }
-        Ok((claimed, failures))
+        Ok(claimed)
     }
 
     async fn claim_key(&self, user: &UserId, device: &str, algorithm: &str) -> Result<Option<(String, Value)>> {

@@ -9,6 +9,7 @@ mod cross_signing;
 mod devices;
 mod error;
 pub mod filters;
+mod for_servers;
 mod key_backup;
 mod keys;
 mod login;
@@ -17,6 +18,7 @@ mod profile;
 pub mod push_rules;
 mod pushers;
 mod register;
+pub mod remote_devices;
 mod to_device;
 mod token;
 pub mod uia;
@@ -38,7 +40,7 @@ pub use register::{NewAccount, Registered};
 use stoa_event::ids::{OwnedServerName, UserId};
 use stoa_store::{Env, Store, UserNo};
 pub use to_device::Messages;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, broadcast};
 pub use users::{Account, User};
 pub use who::Who;
 
@@ -62,6 +64,8 @@ struct Inner {
     /// Who reads rows of a user and writes what follows from them holds one of these: one writer a user.
     users: Vec<Mutex<()>>,
     names: Vec<Mutex<()>>,
+    /// For which other servers messages to devices wait.
+    waiting: broadcast::Sender<OwnedServerName>,
 }
 
 /// A handle to the accounts of a server; clones are the same.
@@ -81,6 +85,7 @@ impl Accounts {
             seen: Seen::default(),
             users: locks(),
             names: locks(),
+            waiting: broadcast::channel(1024).0,
             store,
             env,
             server_name,

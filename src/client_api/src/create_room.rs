@@ -5,14 +5,11 @@ use ruma_common::{OwnedRoomId, OwnedUserId, RoomVersionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use stoa_accounts::Accounts;
+use stoa_federation::Federation;
 use stoa_http::{Body, Error, Json, Result, Who};
-use stoa_rooms::{CreateRoom, InitialState, Preset, Rooms};
+use stoa_rooms::{Action, Change, CreateRoom, InitialState, Preset, Profile, Rooms};
 
-use crate::{
-    Api,
-    membership::{local, profile},
-    paths::Paths,
-};
+use crate::{Api, membership::profile, paths::Paths};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new().v3("/createRoom", post(create))
@@ -72,6 +69,7 @@ async fn create(
     who: Who,
     State(rooms): State<Rooms>,
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     Body(request): Body<Request>,
 ) -> Result<Json<Response>> {
     if !request.invite_3pid.is_empty() {
@@ -79,12 +77,13 @@ async fn create(
     }
     let mut invite = Vec::with_capacity(request.invite.len());
     for user in request.invite {
-        local(&rooms, &user)?;
         if !invite.iter().any(|(other, _)| *other == user) && user != who.user {
             let profile = profile(&accounts, &user).await?;
             invite.push((user, profile));
         }
     }
+    let away = invite.iter().filter(|(user, _)| user.server_name() != rooms.server());
+    let away: Vec<OwnedUserId> = away.map(|(user, _)| user.clone()).collect();
     let preset = match (request.preset, request.visibility) {
         (Some(PresetName::Private), _) | (None, Visibility::Private) => Preset::Private,
         (Some(PresetName::TrustedPrivate), _) => Preset::TrustedPrivate,
@@ -112,5 +111,27 @@ async fn create(
             power_levels: request.power_level_content_override,
         })
         .await?;
+    invite_away(&federation, &room_id, &who.user, away, request.is_direct).await;
     Ok(Json(Response { room_id }))
+}
+
+/// Invites users of other servers. The room is there by now: who cannot be reached can be invited again.
+async fn invite_away(
+    federation: &Federation,
+    room: &OwnedRoomId,
+    sender: &OwnedUserId,
+    users: Vec<OwnedUserId>,
+    is_direct: bool,
+) {
+    for target in users {
+        let mut content = Map::new();
+        if is_direct {
+            content.insert("is_direct".into(), true.into());
+        }
+        let (action, sender, profile) = (Action::Invite, sender.clone(), Profile::default());
+        let change = Change { action, sender, target: target.clone(), reason: None, content, profile };
+        if let Err(why) = federation.invite(room, change).await {
+            tracing::info!(%room, user = %target, %why, "cannot invite into a new room");
+        }
+    }
 }

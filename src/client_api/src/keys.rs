@@ -1,6 +1,6 @@
 //! Keys of devices and cross-signing (Client-Server API, "Key management API", "Cross-signing").
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Router,
@@ -11,6 +11,7 @@ use ruma_common::OwnedUserId;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stoa_accounts::{Accounts, CrossSigningUpload, FoundKeys, KeyUpload, SignatureFailures, uia::AuthData};
+use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Json, JsonBytes, Params, Result, Who};
 use stoa_view::View;
 
@@ -57,21 +58,25 @@ async fn upload(State(accounts): State<Accounts>, who: Who, Body(body): Body<Upl
 #[derive(Deserialize)]
 struct Query {
     device_keys: BTreeMap<OwnedUserId, Vec<String>>,
+    timeout: Option<u64>,
 }
 
 /// `POST /_matrix/client/v3/keys/query`
-async fn query(State(accounts): State<Accounts>, who: Who, Body(body): Body<Query>) -> Result<Json<FoundKeys>> {
-    Ok(Json(accounts.query_keys(&who, &body.device_keys).await?))
+async fn query(State(federation): State<Federation>, who: Who, Body(body): Body<Query>) -> Result<Json<FoundKeys>> {
+    let patience = body.timeout.map(Duration::from_millis);
+    Ok(Json(federation.query_keys(&who, &body.device_keys, patience).await?))
 }
 
 #[derive(Deserialize)]
 struct Claim {
     one_time_keys: BTreeMap<OwnedUserId, BTreeMap<String, String>>,
+    timeout: Option<u64>,
 }
 
 /// `POST /_matrix/client/v3/keys/claim`
-async fn claim(State(accounts): State<Accounts>, _: Who, Body(body): Body<Claim>) -> Result<Json<Value>> {
-    let (claimed, failures) = accounts.claim_keys(&body.one_time_keys).await?;
+async fn claim(State(federation): State<Federation>, _: Who, Body(body): Body<Claim>) -> Result<Json<Value>> {
+    let patience = body.timeout.map(Duration::from_millis);
+    let (claimed, failures) = federation.claim_keys(&body.one_time_keys, patience).await?;
     Ok(Json(json!({ "one_time_keys": claimed, "failures": failures })))
 }
 

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use ruma_common::OwnedServerName;
 use stoa_accounts::Accounts;
+use stoa_federation::Federation;
 use stoa_http::Limits;
 use stoa_media::Media;
 use stoa_rooms::Rooms;
@@ -59,6 +60,8 @@ pub struct Api {
     pub accounts: Accounts,
     /// Rooms, the write side.
     pub rooms: Rooms,
+    /// Rooms that other servers are in too.
+    pub federation: Federation,
     /// Rooms, the read side.
     pub view: View,
     /// Files.
@@ -80,4 +83,4 @@ macro_rules! parts {
         }
     )*};
 }
-parts!(accounts: Accounts, rooms: Rooms, view: View, media: Media, limits: Limits, env: Env, config: Arc<Config>);
+parts!(accounts: Accounts, rooms: Rooms, federation: Federation, view: View, media: Media, limits: Limits, env: Env, config: Arc<Config>);

@@ -2,14 +2,15 @@
 
 use axum::{
     Router,
-    extract::State,
+    extract::{FromRef, State},
     routing::{get, post},
 };
 use ruma_common::{OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stoa_accounts::Accounts;
-use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
+use stoa_federation::{Federation, Via};
+use stoa_http::{Body, Empty, Error, Json, Params, Result, Segments, Who};
 use stoa_rooms::{Action, Change, Profile, Rooms};
 use stoa_store::Membership;
 
@@ -27,6 +28,32 @@ pub(crate) fn routes() -> Router<Api> {
         .v3("/rooms/{roomId}/kick", post(kick))
         .v3("/rooms/{roomId}/ban", post(ban))
         .v3("/rooms/{roomId}/unban", post(unban))
+}
+
+/// How many servers a client may name.
+const MANY_SERVERS: usize = 20;
+
+/// Servers that a client names; the second is the name from before Matrix 1.12.
+#[derive(Deserialize)]
+struct Servers {
+    #[serde(default)]
+    via: Via,
+    #[serde(default)]
+    server_name: Via,
+}
+
+/// What memberships are made of.
+#[derive(Clone)]
+struct Parts {
+    rooms: Rooms,
+    accounts: Accounts,
+    federation: Federation,
+}
+
+impl FromRef<Api> for Parts {
+    fn from_ref(api: &Api) -> Parts {
+        Parts { rooms: api.rooms.clone(), accounts: api.accounts.clone(), federation: api.federation.clone() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -64,20 +91,35 @@ pub(crate) async fn profile(accounts: &Accounts, user: &UserId) -> Result<Profil
     }
 }
 
-/// Until this server federates, only its own users can be reached.
-pub(crate) fn local(rooms: &Rooms, user: &UserId) -> Result<()> {
-    match user.server_name() == rooms.server() {
-        true => Ok(()),
-        false => Err(Error::forbidden(format!("This server does not federate yet, so {user} cannot be reached"))),
+/// A room by its id or by an alias, and servers that may know it.
+async fn named(rooms: &Rooms, federation: &Federation, name: &str, query: Servers) -> Result<(OwnedRoomId, Via)> {
+    let mut via: Via = query.via.into_iter().chain(query.server_name).take(MANY_SERVERS).collect();
+    let Ok(alias) = RoomAliasId::parse(name) else {
+        let id = RoomId::parse(name);
+        let id = id.map_err(|_| Error::invalid_param(format!("{name} is neither a room id nor an alias")))?;
+        return Ok((id, via));
+    };
+    if alias.server_name() == rooms.server() {
+        return Ok((rooms.resolve_alias(&alias).await?, via));
     }
+    let (room, servers) = federation.resolve_alias(&alias).await?;
+    via.extend(servers);
+    Ok((room, via))
 }
 
-/// A room by its id or by an alias.
-async fn named(rooms: &Rooms, name: &str) -> Result<OwnedRoomId> {
-    if let Ok(alias) = RoomAliasId::parse(name) {
-        return Ok(rooms.resolve_alias(&alias).await?);
+/// Why a membership was not changed.
+enum Failed {
+    Rooms(stoa_rooms::Error),
+    Other(Error),
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Error {
+        match failed {
+            Failed::Rooms(error) => error.into(),
+            Failed::Other(error) => error,
+        }
     }
-    RoomId::parse(name).map_err(|_| Error::invalid_param(format!("{name} is neither a room id nor an alias")))
 }
 
 async fn change(
@@ -88,10 +130,10 @@ async fn change(
     sender: &OwnedUserId,
     target: OwnedUserId,
     reason: Option<String>,
-) -> Result<()> {
-    let profile = profile(accounts, &target).await?;
+) -> Result<(), Failed> {
+    let profile = profile(accounts, &target).await.map_err(Failed::Other)?;
     let change = Change { action, sender: sender.clone(), target, reason, content: Map::new(), profile };
-    Ok(rooms.change(room, change).await?)
+    rooms.change(room, change).await.map_err(Failed::Rooms)
 }
 
 /// `GET /_matrix/client/v3/joined_rooms`
@@ -103,62 +145,92 @@ async fn joined_rooms(who: Who, State(rooms): State<Rooms>) -> Result<Json<Value
 /// `POST /_matrix/client/v3/join/{roomIdOrAlias}`
 async fn join_by_name(
     who: Who,
-    State(rooms): State<Rooms>,
-    State(accounts): State<Accounts>,
+    State(parts): State<Parts>,
     Segments(name): Segments<String>,
+    Params(query): Params<Servers>,
     Body(body): Body<Reason>,
 ) -> Result<Json<RoomIdAnswer>> {
-    let room_id = named(&rooms, &name).await?;
-    enter(&rooms, &accounts, &who, room_id, body).await
+    let (room_id, via) = named(&parts.rooms, &parts.federation, &name, query).await?;
+    enter(&parts, &who, room_id, via, body).await
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/join`
 async fn join(
     who: Who,
-    State(rooms): State<Rooms>,
-    State(accounts): State<Accounts>,
+    State(parts): State<Parts>,
     Segments(room): Segments<OwnedRoomId>,
     Body(body): Body<Reason>,
 ) -> Result<Json<RoomIdAnswer>> {
-    enter(&rooms, &accounts, &who, room, body).await
+    enter(&parts, &who, room, Via::new(), body).await
 }
 
-async fn enter(
-    rooms: &Rooms,
-    accounts: &Accounts,
-    who: &Who,
-    room_id: OwnedRoomId,
-    body: Reason,
-) -> Result<Json<RoomIdAnswer>> {
+async fn enter(parts: &Parts, who: &Who, room_id: OwnedRoomId, via: Via, body: Reason) -> Result<Json<RoomIdAnswer>> {
     if body.third_party_signed.is_some() {
         return Err(Error::forbidden("This server does not accept third-party invites"));
     }
-    change(rooms, accounts, &room_id, Action::Join, &who.user, who.user.clone(), body.reason).await?;
+    let Parts { rooms, accounts, federation } = parts;
+    let here = rooms.knows(&room_id).await?;
+    let joined = match here {
+        true => change(rooms, accounts, &room_id, Action::Join, &who.user, who.user.clone(), body.reason.clone()).await,
+        false => Ok(()),
+    };
+    match joined {
+        Ok(()) if here => {}
+        // Another server may let in whom nobody here may.
+        Err(Failed::Rooms(stoa_rooms::Error::CannotVouch(_) | stoa_rooms::Error::CannotTell(_))) | Ok(()) => {
+            let content = own_content(accounts, &who.user, body.reason).await?;
+            federation.join(&room_id, &who.user, via, content).await?;
+        }
+        Err(other) => return Err(other.into()),
+    }
     Ok(Json(RoomIdAnswer { room_id }))
+}
+
+/// What our user's own member event says beside the membership.
+async fn own_content(accounts: &Accounts, user: &UserId, reason: Option<String>) -> Result<Map<String, Value>> {
+    let mut content = Map::new();
+    profile(accounts, user).await?.write(&mut content);
+    if let Some(reason) = reason {
+        content.insert("reason".into(), reason.into());
+    }
+    Ok(content)
 }
 
 /// `POST /_matrix/client/v3/knock/{roomIdOrAlias}`
 async fn knock(
     who: Who,
-    State(rooms): State<Rooms>,
-    State(accounts): State<Accounts>,
+    State(parts): State<Parts>,
     Segments(name): Segments<String>,
+    Params(query): Params<Servers>,
     Body(body): Body<Reason>,
 ) -> Result<Json<RoomIdAnswer>> {
-    let room_id = named(&rooms, &name).await?;
-    change(&rooms, &accounts, &room_id, Action::Knock, &who.user, who.user.clone(), body.reason).await?;
+    let Parts { rooms, accounts, federation } = &parts;
+    let (room_id, via) = named(rooms, federation, &name, query).await?;
+    if rooms.knows(&room_id).await? {
+        change(rooms, accounts, &room_id, Action::Knock, &who.user, who.user.clone(), body.reason).await?;
+    } else {
+        let content = own_content(accounts, &who.user, body.reason).await?;
+        federation.knock(&room_id, &who.user, via, content).await?;
+    }
     Ok(Json(RoomIdAnswer { room_id }))
 }
 
 /// `POST /_matrix/client/v3/rooms/{roomId}/leave`
 async fn leave(
     who: Who,
-    State(rooms): State<Rooms>,
-    State(accounts): State<Accounts>,
+    State(parts): State<Parts>,
     Segments(room): Segments<OwnedRoomId>,
     Body(body): Body<Reason>,
 ) -> Result<Empty> {
-    change(&rooms, &accounts, &room, Action::Leave, &who.user, who.user.clone(), body.reason).await?;
+    let Parts { rooms, accounts, federation } = &parts;
+    let outside = rooms.membership_outside(&room, &who.user).await?;
+    let waits = outside.is_some_and(|own| matches!(own.membership, Membership::Invite | Membership::Knock));
+    if waits && !rooms.knows(&room).await? {
+        let reason = body.reason.map(|reason| ("reason".to_owned(), Value::from(reason)));
+        federation.leave(&room, &who.user, reason.into_iter().collect()).await?;
+    } else {
+        change(rooms, accounts, &room, Action::Leave, &who.user, who.user.clone(), body.reason).await?;
+    }
     Ok(Empty {})
 }
 
@@ -173,8 +245,7 @@ async fn forget(who: Who, State(rooms): State<Rooms>, Segments(room): Segments<O
 /// `POST /_matrix/client/v3/rooms/{roomId}/invite`
 async fn invite(
     who: Who,
-    State(rooms): State<Rooms>,
-    State(accounts): State<Accounts>,
+    State(Parts { rooms, accounts, federation }): State<Parts>,
     Segments(room): Segments<OwnedRoomId>,
     Body(body): Body<Invitation>,
 ) -> Result<Empty> {
@@ -184,8 +255,13 @@ async fn invite(
             None => Error::bad_json("user_id is missing"),
         });
     };
-    local(&rooms, &user)?;
-    change(&rooms, &accounts, &room, Action::Invite, &who.user, user, body.reason).await?;
+    if user.server_name() == rooms.server() {
+        change(&rooms, &accounts, &room, Action::Invite, &who.user, user, body.reason).await?;
+    } else {
+        let (action, sender, profile) = (Action::Invite, who.user.clone(), Profile::default());
+        let change = Change { action, sender, target: user, reason: body.reason, content: Map::new(), profile };
+        federation.invite(&room, change).await?;
+    }
     Ok(Empty {})
 }
 

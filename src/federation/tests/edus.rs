@@ -433,3 +433,30 @@ async fn cross_signing_keys_of_others_are_taken() {
     let found = world.federation.query_keys(&alice, &wanted("@alice:us.example"), None).await.unwrap();
     assert!(found.master_keys.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_may_come_before_its_event() {
+    let world = World::open().await;
+    let (alice, room) = shared(&world).await;
+    let read = |event: &str| {
+        let receipt = json!({ "@bob:b.example": { "event_ids": [event], "data": { "ts": 1 } } });
+        json!({ room.as_str(): { "m.read": receipt } })
+    };
+    world.hear("b.example", "m.receipt", read("$early")).await;
+    assert!(receipts(&world, &room).await.is_empty());
+    // The event comes: the same as one of ours, but for its id and its sender.
+    let no = world.no(&room).await;
+    let snapshot = world.store.snapshot().await.unwrap();
+    let model = world.say(&room, &alice, "hello").await;
+    let (_, event) = world.store.events().by_id(&world.store.snapshot().await.unwrap(), model.as_str()).await.unwrap().unwrap();
+    let mut event = (*event).clone();
+    event.header.event_id = "$early".into();
+    event.header.sender = "@bob:b.example".into();
+    let mut tx = stoa_store::Tx::new();
+    let slot = tx.slot();
+    rows::events::append(&mut tx, slot, no, stoa_store::EventNo(1000), event, None);
+    world.store.commit(tx).await.unwrap();
+    drop(snapshot);
+    settle().await;
+    assert_eq!(receipts(&world, &room).await, [("@bob:b.example".to_owned(), "$early".to_owned())]);
+}

@@ -49,6 +49,8 @@ impl From<stoa_rooms::Error> for Error {
         match error {
             E::UnknownRoom | E::NotFound(_) => Error::not_found(message),
             E::Forbidden(_) | E::Rejected(_) => Error::forbidden(message),
+            E::CannotVouch(_) => bad_request("M_UNABLE_TO_GRANT_JOIN"),
+            E::CannotTell(_) => bad_request("M_UNABLE_TO_AUTHORISE_JOIN"),
             E::Format(error) => error.into(),
             E::BadContent(_) => Error::bad_json(message),
             E::InvalidParam(_) => Error::invalid_param(message),
@@ -72,6 +74,73 @@ impl From<stoa_view::Error> for Error {
             E::InvalidParam(_) => Error::invalid_param(message),
             E::Store(error) => error.into(),
         }
+    }
+}
+
+impl From<stoa_federation::Error> for Error {
+    fn from(error: stoa_federation::Error) -> Self {
+        use stoa_federation::Error as E;
+        let message = error.to_string();
+        match error {
+            E::Remote(error) => error.into(),
+            E::Rooms(error) => error.into(),
+            E::Accounts(error) => error.into(),
+            E::Store(error) => error.into(),
+            E::NoServers | E::NotFound(_) => Error::not_found(message),
+            E::NoneHelped(_) => Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
+            E::IncompatibleVersion(version) => {
+                let error = Error::new(StatusCode::BAD_REQUEST, "M_INCOMPATIBLE_ROOM_VERSION", message);
+                error.with("room_version", version)
+            }
+            E::Bad(_) => Error::bad_json(message),
+            E::Forbidden(_) => Error::forbidden(message),
+        }
+    }
+}
+
+impl From<stoa_remote::Error> for Error {
+    fn from(error: stoa_remote::Error) -> Self {
+        use stoa_remote::{Error as E, TransportError};
+        let message = error.to_string();
+        match error {
+            E::NotAllowed(_) => Error::forbidden(message),
+            E::Ourselves => Error::invalid_param(message),
+            E::Unauthorized(_) => Error::new(StatusCode::UNAUTHORIZED, "M_UNAUTHORIZED", message),
+            E::Busy => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", message),
+            E::Answer(answer) => passed_on(&answer, message),
+            E::Transport(TransportError::Timeout) => Error::new(StatusCode::GATEWAY_TIMEOUT, "M_UNKNOWN", message),
+            E::BackingOff { .. } | E::Transport(_) | E::Malformed(_) => {
+                Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message)
+            }
+            E::Request(_) => Error::internal(message),
+            E::Store(error) => error.into(),
+        }
+    }
+}
+
+/// What another server refused, in its words where they mean the same to our client.
+fn passed_on(answer: &stoa_remote::Answer, message: String) -> Error {
+    const CODES: [&str; 10] = [
+        "M_FORBIDDEN",
+        "M_NOT_FOUND",
+        "M_BAD_STATE",
+        "M_INVALID_PARAM",
+        "M_LIMIT_EXCEEDED",
+        "M_INCOMPATIBLE_ROOM_VERSION",
+        "M_UNSUPPORTED_ROOM_VERSION",
+        "M_UNABLE_TO_AUTHORISE_JOIN",
+        "M_UNABLE_TO_GRANT_JOIN",
+        "M_NOT_YET_UPLOADED",
+    ];
+    let code = CODES.into_iter().find(|code| answer.errcode.as_deref() == Some(code));
+    let status = StatusCode::from_u16(answer.status).ok().filter(StatusCode::is_client_error);
+    match (status, code) {
+        (Some(status), Some(code)) => {
+            let error = Error::new(status, code, answer.message.clone().unwrap_or(message));
+            Error { retry_after_ms: answer.retry_after_ms, ..error }
+        }
+        (_, Some("M_NOT_YET_UPLOADED")) => Error::new(StatusCode::GATEWAY_TIMEOUT, "M_NOT_YET_UPLOADED", message),
+        _ => Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
     }
 }
 

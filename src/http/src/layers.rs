@@ -22,11 +22,15 @@ use crate::{Error, drain::drain};
 /// JSON answers from this many bytes on are compressed for clients that ask for it.
 const COMPRESS_FROM: u64 = 1024;
 
-/// Puts the layers around all routes that the router has by now.
+/// Puts the layers around all routes that the router has by now, and around what is not there.
 pub fn around<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
+    beside(router.fallback(|| async { Error::unrecognized("No such endpoint") }))
+}
+
+/// The same for a router that is put beside another one, which answers what is not there.
+pub fn beside<S: Clone + Send + Sync + 'static>(router: Router<S>) -> Router<S> {
     let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(LargeJson);
     router
-        .fallback(|| async { Error::unrecognized("No such endpoint") })
         .method_not_allowed_fallback(|| async { Error::wrong_method("The endpoint does not know this method") })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(compression)

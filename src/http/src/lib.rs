@@ -8,6 +8,7 @@ mod errors;
 mod json;
 pub mod layers;
 pub mod limit;
+pub mod origin;
 mod params;
 mod who;
 

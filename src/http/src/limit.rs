@@ -38,6 +38,10 @@ pub enum Kind {
     Invite,
     /// Uploads of a user.
     Upload,
+    /// Signed requests of another server.
+    Federation,
+    /// Questions of an address about the keys of servers.
+    Keys,
 }
 
 /// The rates. Generous: they stop floods, not people.
@@ -60,6 +64,10 @@ pub struct Config {
     pub invite: Rate,
     /// Uploads of a user.
     pub upload: Rate,
+    /// Signed requests of another server.
+    pub federation: Rate,
+    /// Questions of an address about the keys of servers.
+    pub keys: Rate,
 }
 
 impl Default for Config {
@@ -74,6 +82,8 @@ impl Default for Config {
             join: rate(0.5, 30),
             invite: rate(0.5, 50),
             upload: rate(2.0, 50),
+            federation: rate(50.0, 1000),
+            keys: rate(5.0, 100),
         }
     }
 }
@@ -88,6 +98,8 @@ impl Config {
             Kind::Join => self.join,
             Kind::Invite => self.invite,
             Kind::Upload => self.upload,
+            Kind::Federation => self.federation,
+            Kind::Keys => self.keys,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use stoa_event::{
     auth::{self, Create, Powers, kind},
-    build::{Draft, seal},
+    build::{Draft, Given},
     ids::{OwnedRoomAliasId, OwnedRoomId, OwnedUserId, RoomAliasId, RoomVersionId},
     pdu::Pdu,
     version::{Rules, SUPPORTED},
@@ -61,7 +61,8 @@ pub struct CreateRoom {
     pub name: Option<String>,
     /// `m.room.topic`
     pub topic: Option<String>,
-    /// Who is invited, with name and picture of those of this server.
+    /// Who is invited, with name and picture of those of this server. Those of other servers get what the preset gives them;
+    /// their invites are for the caller to send.
     pub invite: Vec<(OwnedUserId, Profile)>,
     /// Whether the invites say that it is a direct chat.
     pub is_direct: bool,
@@ -106,7 +107,7 @@ impl Rooms {
         writer.tx = tx;
         let powers = Powers::new(Create::read(&rules, &create), None);
         auth::check_with(&rules, &create, &powers, &auth::AuthState::<Arc<Pdu>>::new())?;
-        writer.apply(create, Vec::new(), &powers, None).await?;
+        writer.apply(create, Vec::new(), Arc::new(powers), None).await?;
         for wish in first_events(request, &rules, alias.as_deref()) {
             writer.add(wish).await.map_err(as_initial_state)?;
         }
@@ -173,7 +174,14 @@ impl Rooms {
             origin_server_ts: ts,
             redacts: None,
         };
-        Ok(Arc::new(seal(draft, rules, &self.inner.server, &self.inner.key)?))
+        let given = match rules.reference_pairs {
+            true => {
+                let event_id = self.inner.new_event_id()?;
+                Some(Given { event_id, prev_hashes: Vec::new(), auth_hashes: Vec::new() })
+            }
+            false => None,
+        };
+        Ok(Arc::new(self.inner.seal(draft, given, rules)?))
     }
 
     fn new_room_id(&self) -> Result<OwnedRoomId, Error> {
@@ -250,7 +258,8 @@ fn first_events(request: &CreateRoom, rules: &Rules, alias: Option<&RoomAliasId>
         let text = json!([{ "body": topic, "mimetype": "text/plain" }]);
         events.push(state("m.room.topic", json!({ "topic": topic, "m.topic": { "m.text": text } })));
     }
-    for (user, profile) in &request.invite {
+    // Users of other servers are invited afterwards, because their servers must sign too.
+    for (user, profile) in request.invite.iter().filter(|(user, _)| user.server_name() == creator.server_name()) {
         let mut content = Map::new();
         content.insert("membership".into(), "invite".into());
         if request.is_direct {

@@ -14,6 +14,12 @@ pub enum Error {
     /// The user may not.
     #[error("{0}")]
     Forbidden(String),
+    /// Nobody of this server may vouch for a restricted join; another server might (`M_UNABLE_TO_GRANT_JOIN`).
+    #[error("{0}")]
+    CannotVouch(&'static str),
+    /// This server cannot tell whether a restricted join is allowed; another one might (`M_UNABLE_TO_AUTHORISE_JOIN`).
+    #[error("{0}")]
+    CannotTell(&'static str),
     /// The law refuses the event.
     #[error(transparent)]
     Rejected(#[from] Reject),

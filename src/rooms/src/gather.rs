@@ -7,7 +7,7 @@ use stoa_event::{
     ids::{OwnedEventId, UserId},
     pdu::Pdu,
 };
-use stoa_store::{EventNo, StateKeyNo, schema};
+use stoa_store::{EventNo, StateKeyNo, rows::events::StoredEvent, schema, state::Root};
 
 use crate::{Error, writer::Writer};
 
@@ -29,15 +29,24 @@ impl Writer<'_> {
         state_key: Option<&str>,
         content: &[u8],
     ) -> Result<Gathered, Error> {
+        self.gather_at(self.live.head.root, (sender, event_kind, state_key, content)).await
+    }
+
+    /// The state that an event is judged by, from any state: sender, type, state key and content of it.
+    pub(crate) async fn gather_at(
+        &mut self,
+        root: Root,
+        (sender, event_kind, state_key, content): (&UserId, &str, Option<&str>, &[u8]),
+    ) -> Result<Gathered, Error> {
         let rules = self.live.rules.clone();
         let mut gathered = Gathered {
             state: AuthState::new(),
-            powers: self.powers().await?,
+            powers: self.powers_at(root).await?,
             nos: Vec::with_capacity(4),
             ids: Vec::with_capacity(4),
         };
         for (kind, key) in needs(&rules, sender, event_kind, state_key, content) {
-            if let Some((no, pdu)) = self.current(kind, &key).await? {
+            if let Some((no, pdu)) = self.at(root, kind, &key).await? {
                 gathered.nos.push(no);
                 gathered.ids.push(pdu.event_id().clone());
                 gathered.state.set(pdu);
@@ -48,7 +57,12 @@ impl Writer<'_> {
 
     /// Who has what power now.
     pub(crate) async fn powers(&mut self) -> Result<Arc<Powers>, Error> {
-        let levels = self.current(kind::POWER_LEVELS, "").await?;
+        self.powers_at(self.live.head.root).await
+    }
+
+    /// Who has what power in a state.
+    pub(crate) async fn powers_at(&mut self, root: Root) -> Result<Arc<Powers>, Error> {
+        let levels = self.at(root, kind::POWER_LEVELS, "").await?;
         self.live.powers_by(levels.as_ref().map(|(no, pdu)| (*no, &**pdu)))
     }
 
@@ -68,8 +82,13 @@ impl Writer<'_> {
 
     /// The current state event of that type and key.
     pub(crate) async fn current(&mut self, kind: &str, key: &str) -> Result<Option<(EventNo, Arc<Pdu>)>, Error> {
+        self.at(self.live.head.root, kind, key).await
+    }
+
+    /// The event of that type and key in a state.
+    pub(crate) async fn at(&mut self, root: Root, kind: &str, key: &str) -> Result<Option<(EventNo, Arc<Pdu>)>, Error> {
         let Some(no) = self.known_state_key(kind, key).await? else { return Ok(None) };
-        let Some(event) = self.state.get(self.live.head.root, no).await? else { return Ok(None) };
+        let Some(event) = self.state.get(root, no).await? else { return Ok(None) };
         Ok(Some((event, self.pdu(event).await?)))
     }
 
@@ -81,11 +100,16 @@ impl Writer<'_> {
         if let Some(pdu) = self.live.pdus.get(&no) {
             return Ok(pdu.clone());
         }
-        let event = self.inner.store.events().get(self.snapshot, self.live.no, no).await?;
-        let event = event.ok_or(stoa_store::Error::Missing("an event that the state names"))?;
+        let event = self.stored(no).await?;
         let pdu = Arc::new(event.pdu(&self.live.rules)?);
         self.live.pdus.insert(no, pdu.clone());
         Ok(pdu)
+    }
+
+    /// A stored event of the room, with its header.
+    pub(crate) async fn stored(&self, no: EventNo) -> Result<Arc<StoredEvent>, Error> {
+        let event = self.inner.store.events().get(self.snapshot, self.live.no, no).await?;
+        Ok(event.ok_or(stoa_store::Error::Missing("an event that the state names"))?)
     }
 
     /// A user's membership now.

@@ -3,35 +3,48 @@
 //! One request: take the room's [lock](lock), gather the state that the law asks for, build and sign the events, let the
 //! law decide, work out all effects, and commit them at once. This crate never fetches: what it lacks it names.
 
+mod acl;
 mod aliases;
 mod create;
 mod effects;
+mod enter;
 mod error;
 mod gather;
+mod ingest;
+mod invites;
 mod live;
 mod lock;
 mod membership;
 mod profile;
 mod receipts;
+mod resolve;
 mod send;
+mod templates;
+mod waiting;
 mod writer;
 
 use std::sync::Arc;
 
 use stoa_event::{
-    ids::{OwnedServerName, RoomId, RoomVersionId, ServerName},
+    build::{Draft, Given, given_id, seal, seal_given},
+    format::FormatError,
+    ids::{OwnedEventId, OwnedServerName, RoomId, RoomVersionId, ServerName},
+    pdu::Pdu,
     sign::SigningKey,
-    version,
+    version::{self, Rules},
 };
 use stoa_store::{Env, RoomNo, Snapshot, Store};
 
 pub use crate::{
     create::{CreateRoom, InitialState, Preset},
+    enter::Entry,
     error::Error,
+    ingest::{Arrival, Needs, Outcome, StateAfter},
     membership::{Action, Change},
     profile::Profile,
     receipts::NewReceipt,
     send::{NewEvent, TxnKey},
+    templates::{Template, Wanted},
 };
 
 /// How rooms are to be.
@@ -53,9 +66,25 @@ struct Inner {
     store: Store,
     env: Env,
     server: OwnedServerName,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     config: Config,
     locks: lock::Locks,
+    acls: acl::Acls,
+}
+
+impl Inner {
+    /// Signs an event; in versions 1 and 2 with what must be given.
+    fn seal(&self, draft: Draft, given: Option<Given>, rules: &Rules) -> Result<Pdu, FormatError> {
+        match given {
+            Some(given) => seal_given(draft, &given, rules, &self.server, &self.key),
+            None => seal(draft, rules, &self.server, &self.key),
+        }
+    }
+
+    /// An event id for versions 1 and 2.
+    fn new_event_id(&self) -> Result<OwnedEventId, FormatError> {
+        given_id(&self.env.token(18), &self.server)
+    }
 }
 
 /// A handle to the write side of all rooms; clones are the same.
@@ -66,8 +95,16 @@ pub struct Rooms {
 
 impl Rooms {
     /// The write side over a store, for the server of that name and key.
-    pub fn new(store: Store, env: Env, server: OwnedServerName, key: SigningKey, config: Config) -> Rooms {
-        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks: lock::Locks::default() }) }
+    pub fn new(
+        store: Store,
+        env: Env,
+        server: OwnedServerName,
+        key: impl Into<Arc<SigningKey>>,
+        config: Config,
+    ) -> Rooms {
+        let key = key.into();
+        let (locks, acls) = (lock::Locks::default(), acl::Acls::new(1024));
+        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks, acls }) }
     }
 
     /// The name of this server.

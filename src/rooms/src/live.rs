@@ -8,9 +8,9 @@ use stoa_event::{
     pdu::Pdu,
     version::Rules,
 };
-use stoa_store::{EventNo, RoomNo, Snapshot, StateKeyNo, Store, rows::rooms::Head, schema};
+use stoa_store::{EventNo, RoomNo, Snapshot, StateKeyNo, Store, rows::rooms::Head, schema, state::Root};
 
-use crate::Error;
+use crate::{Error, resolve::Node};
 
 /// How many events and keys are kept between two writers.
 const KEPT: usize = 256;
@@ -30,6 +30,10 @@ pub(crate) struct Live {
     pub(crate) pdus: HashMap<EventNo, Arc<Pdu>>,
     /// Power levels that were read before, and the event that they are from.
     pub(crate) powers: Option<(Option<EventNo>, Arc<Powers>)>,
+    /// The room's graph of auth events, as far as resolving states has looked at it.
+    pub(crate) graph: HashMap<u32, Node>,
+    /// What several states resolved to.
+    pub(crate) resolved: HashMap<Vec<Root>, Root>,
 }
 
 impl Live {
@@ -59,7 +63,19 @@ impl Live {
         create: Arc<Pdu>,
         tips: Vec<OwnedEventId>,
     ) -> Live {
-        Live { no, id, rules, head, create, tips, keys: HashMap::new(), pdus: HashMap::new(), powers: None }
+        Live {
+            no,
+            id,
+            rules,
+            head,
+            create,
+            tips,
+            keys: HashMap::new(),
+            pdus: HashMap::new(),
+            powers: None,
+            graph: HashMap::new(),
+            resolved: HashMap::new(),
+        }
     }
 
     /// Lets go of what is too much to keep.
@@ -69,6 +85,12 @@ impl Live {
         }
         if self.keys.len() > KEPT * 4 {
             self.keys.clear();
+        }
+        if self.graph.len() > KEPT * 64 {
+            self.graph.clear();
+        }
+        if self.resolved.len() > KEPT {
+            self.resolved.clear();
         }
     }
 

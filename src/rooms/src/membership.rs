@@ -13,6 +13,9 @@ use crate::{
     writer::{Wish, Writer},
 };
 
+/// How many rooms whose members may join are looked at.
+const MANY_ROOMS: usize = 100;
+
 /// What is to happen to somebody's membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -123,7 +126,7 @@ impl Rooms {
     }
 }
 
-enum Sense {
+pub(crate) enum Sense {
     Do,
     /// It is so already.
     Done,
@@ -131,7 +134,7 @@ enum Sense {
 }
 
 /// What the law would allow but nobody can mean, and what is done already.
-fn sense(change: &Change, current: Membership) -> Sense {
+pub(crate) fn sense(change: &Change, current: Membership) -> Sense {
     let Change { action, sender, target, .. } = change;
     match (action, current) {
         (Action::Join, Membership::Join) if change.reason.is_none() && change.content.is_empty() => Sense::Done,
@@ -151,7 +154,7 @@ fn sense(change: &Change, current: Membership) -> Sense {
     }
 }
 
-fn content_of(change: &Change) -> Map<String, Value> {
+pub(crate) fn content_of(change: &Change) -> Map<String, Value> {
     let mut content = change.content.clone();
     let membership = match change.action {
         Action::Join => "join",
@@ -178,20 +181,29 @@ pub(crate) fn member(sender: &OwnedUserId, target: &UserId, content: Map<String,
 impl Writer<'_> {
     /// In a restricted room: whether the user is in one of the rooms that let in, and who of us vouches for it
     /// (Client-Server API, "Restricted rooms"). In other rooms the law alone decides.
-    async fn authorise_join(&mut self, user: &UserId, content: &mut Map<String, Value>) -> Result<(), Error> {
+    pub(crate) async fn authorise_join(
+        &mut self,
+        user: &UserId,
+        content: &mut Map<String, Value>,
+    ) -> Result<(), Error> {
         let Some((_, rules)) = self.current(kind::JOIN_RULES, "").await? else { return Ok(()) };
         if !JoinRule::of(Some(&rules)).allows_restricted(&self.live.rules) {
             return Ok(());
         }
         let content_of_rules: Value = rules.content_as().unwrap_or_default();
-        let mut in_one = false;
-        for allow in content_of_rules["allow"].as_array().into_iter().flatten() {
+        let (mut in_one, mut unknown) = (false, false);
+        for allow in content_of_rules["allow"].as_array().into_iter().flatten().take(MANY_ROOMS) {
             if let (Some("m.room_membership"), Some(room)) = (allow["type"].as_str(), allow["room_id"].as_str()) {
-                in_one |= self.is_joined_elsewhere(user, room).await?;
+                match self.is_joined_elsewhere(user, room).await? {
+                    Some(joined) => in_one |= joined,
+                    None => unknown = true,
+                }
             }
         }
-        if !in_one {
-            return Err(Error::forbidden("you are in none of the rooms whose members may join"));
+        match (in_one, unknown) {
+            (true, _) => {}
+            (false, true) => return Err(Error::CannotTell("this server does not know all of the rooms that let in")),
+            (false, false) => return Err(Error::forbidden("you are in none of the rooms whose members may join")),
         }
         let powers = self.powers().await?;
         for member in self.inner.store.who().local(self.live.no) {
@@ -204,15 +216,18 @@ impl Writer<'_> {
                 return Ok(());
             }
         }
-        Err(Error::forbidden("nobody of this server may invite into the room"))
+        Err(Error::CannotVouch("nobody of this server may invite into the room"))
     }
 
-    async fn is_joined_elsewhere(&self, user: &UserId, room: &str) -> Result<bool, Error> {
-        let names = self.inner.store.names();
-        let room = names.room(self.snapshot, room).await?;
-        let user = names.user(self.snapshot, user.as_str()).await?;
-        let (Some(room), Some(user)) = (room, user) else { return Ok(false) };
+    /// Whether a user is in another room; `None` where this server is not in it and cannot tell.
+    async fn is_joined_elsewhere(&self, user: &UserId, room: &str) -> Result<Option<bool>, Error> {
+        let store = &self.inner.store;
+        let Some(room) = store.names().room(self.snapshot, room).await? else { return Ok(None) };
+        if store.who().local(room).is_empty() {
+            return Ok(None);
+        }
+        let Some(user) = store.names().user(self.snapshot, user.as_str()).await? else { return Ok(Some(false)) };
         let member = self.snapshot.get(&schema::MEMBERS, &(room, user)).await?;
-        Ok(member.is_some_and(|member| member.membership == Stored::Join))
+        Ok(Some(member.is_some_and(|member| member.membership == Stored::Join)))
     }
 }

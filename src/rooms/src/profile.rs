@@ -19,7 +19,8 @@ pub struct Profile {
 }
 
 impl Profile {
-    pub(crate) fn write(&self, content: &mut Map<String, Value>) {
+    /// Writes them into the content of a member event.
+    pub fn write(&self, content: &mut Map<String, Value>) {
         for (key, value) in [("displayname", &self.displayname), ("avatar_url", &self.avatar_url)] {
             if let Some(value) = value {
                 content.entry(key).or_insert_with(|| value.as_str().into());

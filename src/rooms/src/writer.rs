@@ -1,20 +1,26 @@
 //! One request's work on one room: events are added one after the other, each judged by the state that those before it
 //! left, and all of it is committed at once.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use stoa_event::{
     auth,
-    build::{Draft, seal},
+    build::{Draft, Given},
+    format::MAX_PREV_EVENTS,
     ids::{OwnedEventId, OwnedUserId},
     pdu::Pdu,
 };
 use stoa_store::{
-    RoomNo, Slot, Snapshot, StateKeyNo, Tx, rows,
+    EventNo, RoomNo, Slot, Snapshot, StateKeyNo, Tx,
+    rows::{self, events::Header, rooms::Head},
+    schema,
     state::{Class, Root, State},
 };
 
-use crate::{Error, Inner, Rooms, live::Live, lock::RoomLock, send::TxnKey};
+use crate::{Error, Inner, Rooms, gather::Gathered, live::Live, lock::RoomLock, send::TxnKey};
 
 /// An event that is to be made.
 #[derive(Clone, Debug)]
@@ -55,6 +61,16 @@ pub(crate) struct Writer<'a> {
     pub(crate) last: Option<Slot>,
     /// The states that stored events refer to.
     pub(crate) roots: Vec<Root>,
+    /// Events that this transaction stores.
+    pub(crate) added: HashMap<EventNo, Header>,
+    /// Their numbers.
+    pub(crate) fresh: HashMap<String, EventNo>,
+    /// What events of this transaction name that is not held.
+    pub(crate) named: HashSet<String>,
+    /// How many members more or fewer servers have.
+    pub(crate) servers: HashMap<String, i64>,
+    /// The head as it is on disk.
+    head: Head,
     lock: Option<RoomLock>,
 }
 
@@ -81,7 +97,21 @@ impl<'a> Writer<'a> {
     /// Begins work on a room that is being made.
     pub(crate) fn over(inner: &'a Inner, snapshot: &'a Snapshot, live: Live, lock: Option<RoomLock>) -> Writer<'a> {
         let state = inner.store.state(snapshot, live.no);
-        Writer { inner, snapshot, state, live, tx: Tx::new(), last: None, roots: Vec::new(), lock }
+        Writer {
+            inner,
+            snapshot,
+            state,
+            head: live.head.clone(),
+            live,
+            tx: Tx::new(),
+            last: None,
+            roots: Vec::new(),
+            added: HashMap::new(),
+            fresh: HashMap::new(),
+            named: HashSet::new(),
+            servers: HashMap::new(),
+            lock,
+        }
     }
 
     pub(crate) fn room(&self) -> RoomNo {
@@ -90,23 +120,59 @@ impl<'a> Writer<'a> {
 
     /// Builds and signs an event, asks the law, and works out its effects.
     pub(crate) async fn add(&mut self, wish: Wish) -> Result<Arc<Pdu>, Error> {
+        let txn = wish.txn.clone();
+        let (pdu, gathered) = self.make(wish).await?;
+        self.apply(Arc::new(pdu), gathered.nos, gathered.powers, txn).await
+    }
+
+    /// Builds and signs an event and asks the law. The room stays as it is.
+    pub(crate) async fn make(&mut self, wish: Wish) -> Result<(Pdu, Gathered), Error> {
         let gathered = self.gather(&wish.sender, &wish.kind, wish.state_key.as_deref(), &wish.content).await?;
-        let depth = self.live.head.extremities.iter().map(|(_, depth)| *depth).max().unwrap_or(0);
+        let tips = self.tips();
+        let depth = tips.iter().map(|(_, depth, _)| *depth).max().unwrap_or(0);
+        let given = match self.live.rules.reference_pairs {
+            true => Some(self.given(tips.iter().map(|(no, ..)| *no).collect(), &gathered.nos).await?),
+            false => None,
+        };
         let draft = Draft {
             room_id: Some(self.live.id.clone()),
             sender: wish.sender,
             kind: wish.kind,
             state_key: wish.state_key,
             content: wish.content,
-            prev_events: self.live.tips.clone(),
-            auth_events: gathered.ids,
+            prev_events: tips.into_iter().map(|(.., id)| id).collect(),
+            auth_events: gathered.ids.clone(),
             depth: (depth + 1).min(stoa_event::json::MAX_INT as u64),
             origin_server_ts: wish.ts.unwrap_or_else(|| self.inner.env.now_ms()),
             redacts: wish.redacts,
         };
-        let pdu = seal(draft, &self.live.rules, &self.inner.server, &self.inner.key)?;
+        let pdu = self.inner.seal(draft, given, &self.live.rules)?;
         stoa_event::auth::check_with(&self.live.rules, &pdu, &gathered.powers, &gathered.state)?;
-        self.apply(Arc::new(pdu), gathered.nos, &gathered.powers, wish.txn).await
+        Ok((pdu, gathered))
+    }
+
+    /// What an event of versions 1 and 2 carries besides: an id, and the hashes of what it names.
+    async fn given(&mut self, prev: Vec<EventNo>, auth: &[EventNo]) -> Result<Given, Error> {
+        let mut hashes = [Vec::new(), Vec::new()];
+        for (of, nos) in hashes.iter_mut().zip([&prev[..], auth]) {
+            for no in nos {
+                let hash = self.pdu(*no).await?.reference_hash(&self.live.rules);
+                of.push(hash.map_err(|_| stoa_store::Error::Corrupt("a stored event cannot be hashed"))?);
+            }
+        }
+        let [prev_hashes, auth_hashes] = hashes;
+        Ok(Given { event_id: self.inner.new_event_id()?, prev_hashes, auth_hashes })
+    }
+
+    /// What an event of ours follows: the forward extremities, the latest ones if there are more than an event may name.
+    pub(crate) fn tips(&self) -> Vec<(EventNo, u64, OwnedEventId)> {
+        let tips = self.live.head.extremities.iter().zip(&self.live.tips);
+        let mut tips: Vec<_> = tips.map(|((no, depth), id)| (*no, *depth, id.clone())).collect();
+        if tips.len() > MAX_PREV_EVENTS {
+            tips.sort_by_key(|(_, depth, _)| std::cmp::Reverse(*depth));
+            tips.truncate(MAX_PREV_EVENTS);
+        }
+        tips
     }
 
     /// The number of a state key, given out now if it is new.
@@ -128,10 +194,15 @@ impl<'a> Writer<'a> {
 
     /// Writes everything that was added, at once. With nothing added, what `tx` holds besides.
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
-        if let Some(slot) = self.last {
-            rows::rooms::put_head(&mut self.tx, slot, self.live.no, self.live.head.clone());
-            self.state.write(&mut self.tx, &self.roots);
+        self.count_servers().await?;
+        match self.last {
+            Some(slot) => rows::rooms::put_head(&mut self.tx, slot, self.live.no, self.live.head.clone()),
+            None if self.live.head != self.head => {
+                rows::rooms::put_head_as_is(&mut self.tx, self.live.no, &self.live.head);
+            }
+            None => {}
         }
+        self.state.write(&mut self.tx, &self.roots);
         if !self.tx.is_empty() {
             self.inner.store.commit(self.tx).await?;
         }
@@ -144,8 +215,20 @@ impl<'a> Writer<'a> {
 
     /// Ends without a change; the next writer need not read the room again. Only if nothing was added.
     pub(crate) fn leave(mut self) {
-        if let (Some(lock), None) = (&mut self.lock, self.last) {
+        if let (Some(lock), true) = (&mut self.lock, self.tx.is_empty()) {
             lock.put_back(self.live);
         }
+    }
+
+    async fn count_servers(&mut self) -> Result<(), Error> {
+        for (server, by) in std::mem::take(&mut self.servers) {
+            if by != 0 {
+                let key = (self.live.no, server);
+                let joined = self.snapshot.get(&schema::ROOM_SERVERS, &key).await?.unwrap_or_default();
+                let joined = (i64::from(joined) + by).clamp(0, i64::from(u32::MAX)) as u32;
+                rows::rooms::put_server(&mut self.tx, key.0, &key.1, joined);
+            }
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Durability, Size};
+use crate::config::{Durability, IpRange, Size};
 
 /// Stoa, a Matrix homeserver.
 #[derive(Debug, Parser)]
@@ -109,6 +109,24 @@ pub struct Options {
     /// Addresses to listen on, separated by commas [default: 127.0.0.1:8008]
     #[arg(long, env = "STOA_LISTEN", global = true, value_name = "ADDRESS", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
+    /// Addresses to listen on with TLS, separated by commas
+    #[arg(long, env = "STOA_TLS_LISTEN", global = true, value_name = "ADDRESS", value_delimiter = ',')]
+    pub tls_listen: Vec<SocketAddr>,
+    /// The certificate for TLS, a PEM file
+    #[arg(long, env = "STOA_TLS_CERTIFICATE", global = true, value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The private key of the certificate, a PEM file
+    #[arg(long, env = "STOA_TLS_KEY", global = true, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Whether to speak with other servers [default: on]
+    #[arg(long, env = "STOA_FEDERATION", global = true)]
+    pub federation: Option<Switch>,
+    /// Authorities whose certificates other servers may show, PEM files, separated by commas
+    #[arg(long, env = "STOA_FEDERATION_CA", global = true, value_name = "FILE", value_delimiter = ',')]
+    pub federation_ca: Vec<PathBuf>,
+    /// Addresses where other servers are reached although they are not public, `10.0.0.0/8` for instance
+    #[arg(long, env = "STOA_FEDERATION_IP_ALLOW", global = true, value_name = "RANGE", value_delimiter = ',')]
+    pub federation_ip_allow: Vec<IpRange>,
     /// The address at which clients find the server, if not the one they ask
     #[arg(long, env = "STOA_BASE_URL", global = true, value_name = "URL")]
     pub base_url: Option<String>,

@@ -1,5 +1,7 @@
 //! The configuration: the file, what overrides it, and what it means for each part. `config/stoa.toml` shows every option.
 
+mod federation;
+
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use stoa_event::ids::OwnedServerName;
 use stoa_http::limit;
 
+pub use self::federation::{FederationConfig, IpRange, Pattern};
 use crate::args::{Options, Registration, Switch};
 
 /// The example, with every option at its default.
@@ -53,7 +56,7 @@ pub struct Config {
     pub server_name: String,
     /// The folder for everything that is kept.
     pub data: PathBuf,
-    /// The addresses to listen on.
+    /// The addresses to listen on without TLS.
     pub listen: Vec<SocketAddr>,
     /// The address at which clients find the server.
     pub base_url: Option<String>,
@@ -63,6 +66,10 @@ pub struct Config {
     pub durability: Durability,
     /// What is logged.
     pub log: String,
+    /// Listening with TLS.
+    pub tls: TlsConfig,
+    /// Other servers.
+    pub federation: FederationConfig,
     /// Who may make an account.
     pub registration: RegistrationConfig,
     /// Files.
@@ -92,6 +99,18 @@ pub enum Mode {
     /// Only the administrator.
     #[default]
     Closed,
+}
+
+/// Listening with TLS.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// The addresses.
+    pub listen: Vec<SocketAddr>,
+    /// The PEM file of the certificate, with those between it and the authority.
+    pub certificate: Option<PathBuf>,
+    /// The PEM file of its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// Files.
@@ -132,6 +151,8 @@ impl Default for Config {
             memory: Size(256 << 20),
             durability: Durability::default(),
             log: "info".to_owned(),
+            tls: TlsConfig::default(),
+            federation: FederationConfig::default(),
             registration: RegistrationConfig::default(),
             media: MediaConfig::default(),
             limits: limit::Config::default(),
@@ -142,6 +163,24 @@ impl Default for Config {
 impl Default for MediaConfig {
     fn default() -> Self {
         MediaConfig { max_upload: Size(100 << 20), user_quota: Size(0), allow_unauthenticated: false }
+    }
+}
+
+impl TlsConfig {
+    /// The files of certificate and key, if there is something to use them for.
+    pub fn files(&self) -> Option<(&Path, &Path)> {
+        let files = self.certificate.as_deref().zip(self.key.as_deref());
+        files.filter(|_| !self.listen.is_empty())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let bad = |option, why: &str| Err(Error::Value { option, why: why.to_owned() });
+        match (self.listen.is_empty(), &self.certificate, &self.key) {
+            (true, None, None) | (false, Some(_), Some(_)) => Ok(()),
+            (true, ..) => bad("tls.listen", "there is a certificate, but no address to use it on"),
+            (false, None, _) => bad("tls.certificate", "tls.listen needs the file of a certificate"),
+            (false, _, None) => bad("tls.key", "tls.listen needs the file of the certificate's private key"),
+        }
     }
 }
 
@@ -184,6 +223,18 @@ impl Config {
         if !options.listen.is_empty() {
             self.listen = options.listen;
         }
+        if !options.tls_listen.is_empty() {
+            self.tls.listen = options.tls_listen;
+        }
+        self.tls.certificate = options.tls_certificate.or(self.tls.certificate.take());
+        self.tls.key = options.tls_key.or(self.tls.key.take());
+        set(&mut self.federation.enabled, options.federation.map(|switch| switch == Switch::On));
+        if !options.federation_ca.is_empty() {
+            self.federation.extra_ca = options.federation_ca;
+        }
+        if !options.federation_ip_allow.is_empty() {
+            self.federation.ip_range_allow = options.federation_ip_allow;
+        }
         if options.base_url.is_some() {
             self.base_url = options.base_url;
         }
@@ -204,7 +255,9 @@ impl Config {
     fn check(&self) -> Result<(), Error> {
         let bad = |option, why: &str| Err(Error::Value { option, why: why.to_owned() });
         self.name()?;
-        if self.listen.is_empty() {
+        self.tls.check()?;
+        self.federation.check()?;
+        if self.addresses().next().is_none() {
             return bad("listen", "there is no address to listen on");
         }
         if self.memory.0 < 32 << 20 {
@@ -219,6 +272,12 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Every address to listen on, and whether with TLS.
+    pub fn addresses(&self) -> impl Iterator<Item = (SocketAddr, bool)> {
+        let plain = self.listen.iter().map(|address| (*address, false));
+        plain.chain(self.tls.listen.iter().map(|address| (*address, true)))
     }
 
     /// The name of the server.
@@ -240,6 +299,26 @@ impl Config {
             Mode::Closed => stoa_accounts::Registration::Closed,
         };
         stoa_accounts::Config { registration, ..stoa_accounts::Config::default() }
+    }
+
+    /// The configuration of other servers.
+    ///
+    /// # Errors
+    /// Where the name of one is none.
+    pub fn remote(&self) -> Result<stoa_remote::Config, Error> {
+        let federation = &self.federation;
+        let names = |patterns: &[Pattern]| patterns.iter().map(|pattern| pattern.as_str().to_owned()).collect();
+        let ranges = |ranges: &[IpRange]| ranges.iter().map(|range| range.0).collect::<Vec<_>>();
+        Ok(stoa_remote::Config {
+            enabled: federation.enabled,
+            allow: names(&federation.allow),
+            deny: names(&federation.deny),
+            ip_range_allow: ranges(&federation.ip_range_allow),
+            ip_range_deny: ranges(&federation.ip_range_deny),
+            extra_ca: federation.extra_ca.clone(),
+            trusted_key_servers: federation.notaries()?,
+            ..stoa_remote::Config::default()
+        })
     }
 
     /// What this means for files.
@@ -307,7 +386,7 @@ mod tests {
             .map(|line| format!("{line}\n"))
             .collect();
         let config = Config::parse(&all).unwrap();
-        assert!(config.base_url.is_some());
+        assert!(config.base_url.is_some() && config.tls.certificate.is_some() && config.tls.key.is_some());
     }
 
     #[test]
@@ -336,6 +415,21 @@ mod tests {
         assert!(bad("memory = \"1M\"").contains("memory"));
         assert!(bad("[registration]\nmode = \"token\"").contains("tokens"));
         assert!(bad("base_url = \"example.org\"").contains("base_url"));
+        assert!(bad("[tls]\nlisten = [\"[::]:8448\"]").contains("tls.certificate"));
+        assert!(bad("[tls]\nlisten = [\"[::]:8448\"]\ncertificate = \"x\"").contains("tls.key"));
+        assert!(bad("[tls]\ncertificate = \"x\"\nkey = \"y\"").contains("tls.listen"));
+        assert!(bad("[federation]\nextra_ca = [\"no such file\"]").contains("no such file"));
+        assert!(bad("[federation]\ntrusted_key_servers = [\"a b\"]").contains("trusted_key_servers"));
+        assert!(Config::parse("[federation]\nip_range_allow = [\"10/8\"]").unwrap_err().contains("10/8"));
+    }
+
+    #[test]
+    fn tls_alone_is_enough() {
+        let text = "listen = []\n[tls]\nlisten = [\"[::]:8448\"]\ncertificate = \"a\"\nkey = \"b\"";
+        let config = Config::parse(text).unwrap();
+        config.check().unwrap();
+        assert_eq!(config.addresses().collect::<Vec<_>>(), [("[::]:8448".parse().unwrap(), true)]);
+        assert_eq!(config.tls.files(), Some((Path::new("a"), Path::new("b"))));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod config;
 pub mod env;
 mod listen;
 mod server;
+mod tls;
 mod users;
 mod wire;
 mod workers;
@@ -19,7 +20,7 @@ use std::{
 
 use clap::Parser;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command, Show};
@@ -59,6 +60,12 @@ pub enum Error {
         /// The name that was asked for.
         asked: String,
     },
+    /// The certificate cannot be used.
+    #[error("tls: {0}")]
+    Tls(#[from] tls::Error),
+    /// Other servers cannot be reached with these settings.
+    #[error("federation: {0}")]
+    Federation(String),
     /// The signing key cannot be read.
     #[error("the signing key in the database is missing or damaged; restore a backup")]
     NoKey,
@@ -117,21 +124,42 @@ fn run(cli: Cli) -> Result<(), Error> {
 async fn serve(config: &Config) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
+    // Only who has something to read again is spared what the signal does to every other program.
+    let mut hangups = match config.tls.files() {
+        Some(_) => Some(signal(SignalKind::hangup()).map_err(Error::Runtime)?),
+        None => None,
+    };
     open_many_files();
     let server = Server::start(config, env::system()).await?;
     for address in server.addresses() {
         say(&format!("Stoa serves {} at http://{address}", config.server_name));
     }
+    for address in server.tls_addresses() {
+        say(&format!("Stoa serves {} at https://{address}", config.server_name));
+    }
     if !server.has_users().await? {
         say(&format!("There is no account yet. Make the first one, the administrator:  {}", add_user(config)));
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = hangup(&mut hangups) => server.reload().await,
+        }
     }
     tracing::info!("stopping");
     server.stop().await;
     Ok(())
+}
+
+/// Returns at the next SIGHUP, if it is heard at all.
+async fn hangup(hangups: &mut Option<Signal>) {
+    if let Some(hangups) = hangups
+        && hangups.recv().await.is_some()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The command that makes the first account, as it has to be typed.

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{Router, response::Response};
+use http::{HeaderValue, header};
 use hyper::{Method, Request, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -10,10 +11,12 @@ use hyper_util::{
 };
 use stoa_http::Peer;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     task::JoinError,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
 use crate::{
@@ -23,6 +26,8 @@ use crate::{
 
 /// How long a client may take for the headers of a request, also for the first byte of the next one.
 const HEADERS: Duration = Duration::from_secs(75);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(15);
 /// Bytes of headers: filters travel in the query string of `/sync`.
 const HEADER_BYTES: usize = 64 * 1024;
 /// How long a request that has begun may take to end when the server stops.
@@ -41,16 +46,29 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     })
 }
 
+/// What every connection leads to.
+#[derive(Clone)]
+pub struct Door {
+    /// Who answers.
+    pub router: Router,
+    /// Connections, and requests that must not be given up half-way.
+    pub tasks: Group,
+    /// When it closes.
+    pub ending: Ending,
+    /// Whether it speaks TLS.
+    pub tls: Option<TlsAcceptor>,
+}
+
 /// Accepts connections until the server ends.
-pub async fn run(listener: TcpListener, router: Router, connections: Group, mut ending: Ending) {
+pub async fn run(listener: TcpListener, mut door: Door) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = ending.wait() => return,
+            () = door.ending.wait() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.start(serve(stream, peer, router.clone(), connections.clone(), ending.clone()));
+                door.tasks.start(serve(stream, peer, door.clone()));
             }
             Err(why) => {
                 tracing::warn!(%why, "cannot accept a connection");
@@ -61,18 +79,46 @@ pub async fn run(listener: TcpListener, router: Router, connections: Group, mut 
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, tasks: Group, mut ending: Ending) {
+async fn serve(stream: TcpStream, peer: SocketAddr, mut door: Door) {
     // Small answers at once.
     let _ = stream.set_nodelay(true);
-    let h2 = tokio::select! {
-        first = timeout(HEADERS, speaks_h2(&stream)) => match first {
-            Ok(Ok(h2)) => h2,
-            _ => return,
-        },
-        () = ending.wait() => return,
-    };
+    if let Some(acceptor) = door.tls.clone() {
+        let shaken = tokio::select! {
+            shaken = timeout(HANDSHAKE, acceptor.accept(stream)) => shaken,
+            () = door.ending.wait() => return,
+        };
+        match shaken {
+            Ok(Ok(stream)) => {
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                converse(stream, h2, peer, door).await;
+            }
+            Ok(Err(why)) => tracing::debug!(%why, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    } else {
+        let h2 = tokio::select! {
+            first = timeout(HEADERS, speaks_h2(&stream)) => match first {
+                Ok(Ok(h2)) => h2,
+                _ => return,
+            },
+            () = door.ending.wait() => return,
+        };
+        converse(stream, h2, peer, door).await;
+    }
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    h2: bool,
+    peer: SocketAddr,
+    mut door: Door,
+) {
+    let (router, tasks, secure) = (door.router, door.tasks, door.tls.is_some());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(Peer(peer.ip()));
+        if secure {
+            say_https(&mut request);
+        }
         answer(router.clone(), request, tasks.clone())
     });
     let mut builder = Builder::new(TokioExecutor::new());
@@ -88,7 +134,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, tasks: Group
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = ending.wait() => {
+        () = door.ending.wait() => {
             connection.as_mut().graceful_shutdown();
             match timeout(PATIENCE, connection).await {
                 Ok(result) => result,
@@ -98,6 +144,16 @@ async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, tasks: Group
     };
     if let Err(why) = result {
         tracing::trace!(%why, "a connection broke");
+    }
+}
+
+/// Says what a proxy that speaks TLS for us would say: how the client came. (HTTP/2 has the host in the address.)
+fn say_https(request: &mut Request<Incoming>) {
+    let host = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    let headers = request.headers_mut();
+    headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+    if let (Some(host), false) = (host, headers.contains_key(header::HOST)) {
+        headers.insert(header::HOST, host);
     }
 }
 

@@ -1,6 +1,6 @@
 //! A running server. It is a value: a process can have several.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::routing::get;
 use stoa_store::Env;
@@ -8,15 +8,21 @@ use stoa_store::Env;
 use crate::{
     Error, admin,
     config::Config,
-    listen,
+    listen::{self, Door},
+    tls::Tls,
     wire::{self, Parts},
     workers::{Group, Workers},
 };
+
+/// How often the files of the certificate are looked at.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 
 /// A running homeserver.
 pub struct Server {
     parts: Parts,
     addresses: Vec<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
+    tls: Option<Arc<Tls>>,
     connections: Group,
     /// The listeners, which end before everything else.
     doors: Workers,
@@ -30,18 +36,40 @@ impl Server {
     pub async fn start(config: &Config, env: Env) -> Result<Server, Error> {
         // First, so that a second server on the same data says what is wrong: the address or the data.
         let mut listeners = Vec::new();
-        for address in &config.listen {
-            listeners.push(listen::bind(*address).await?);
+        for (address, secure) in config.addresses() {
+            listeners.push((listen::bind(address).await?, secure));
         }
+        let tls = match config.tls.files() {
+            Some((certificate, key)) => Some(Arc::new(Tls::open(certificate, key).await?)),
+            None => None,
+        };
         let parts = wire::open(config, env).await?;
         // For those who watch over the server: it answers.
-        let router = stoa_client_api::router(parts.api.clone()).route("/health", get(|| async { "OK" }));
-        let mut server =
-            Server { parts, addresses: Vec::new(), connections: Group::default(), doors: Workers::default() };
-        for listener in listeners {
-            server.addresses.extend(listener.local_addr());
-            let ending = server.doors.ending();
-            server.doors.start(listen::run(listener, router.clone(), server.connections.clone(), ending));
+        let router = wire::router(config, &parts.api).route("/health", get(|| async { "OK" }));
+        let mut server = Server {
+            parts,
+            addresses: Vec::new(),
+            tls_addresses: Vec::new(),
+            tls: tls.clone(),
+            connections: Group::default(),
+            doors: Workers::default(),
+        };
+        for (listener, secure) in listeners {
+            let addresses = if secure { &mut server.tls_addresses } else { &mut server.addresses };
+            addresses.extend(listener.local_addr());
+            let door = Door {
+                router: router.clone(),
+                tasks: server.connections.clone(),
+                ending: server.doors.ending(),
+                tls: tls.as_ref().filter(|_| secure).map(|tls| tls.acceptor()),
+            };
+            server.doors.start(listen::run(listener, door));
+        }
+        if let Some(tls) = tls {
+            server.doors.every(LOOK_AT_CERTIFICATE, move || {
+                let tls = tls.clone();
+                async move { tls.refresh().await }
+            });
         }
         match admin::bind(&config.data) {
             Ok(socket) => {
@@ -56,6 +84,18 @@ impl Server {
     /// The addresses that it listens on.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The addresses that it listens on with TLS.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
+    /// Reads again what may change while it runs: the certificate.
+    pub async fn reload(&self) {
+        if let Some(tls) = &self.tls {
+            tls.reload().await;
+        }
     }
 
     /// Whether anybody has an account yet.

@@ -7,12 +7,15 @@ use std::{
     time::Duration,
 };
 
+use axum::Router;
 use stoa_accounts::Accounts;
 use stoa_client_api::Api;
 use stoa_engine_rocksdb::RocksDb;
 use stoa_event::{ids::OwnedServerName, sign::SigningKey};
+use stoa_federation::{FOLLOWER, Federation, Nobody};
 use stoa_http::Limits;
 use stoa_media::Media;
+use stoa_remote::{HttpTransport, Remote, Transport};
 use stoa_rooms::Rooms;
 use stoa_store::{Env, Store, Tx, rows};
 use stoa_view::View;
@@ -52,6 +55,7 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
             Durability::Relaxed => stoa_store::Durability::Relaxed,
         },
         cache_bytes: config.memory.0 / 4,
+        followers: config.federation.enabled.then_some(FOLLOWER).into_iter().collect(),
         now_ms: env.now_ms(),
         ..stoa_store::Options::default()
     };
@@ -75,9 +79,11 @@ async fn assemble(
     store: &Store,
     workers: &mut Workers,
 ) -> Result<Api, Error> {
-    let key = identity(store, &env, &name).await?;
+    let key = Arc::new(identity(store, &env, &name).await?);
     let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
-    let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key, stoa_rooms::Config::default());
+    let remote = remote(config, &env, &name, &key, store)?;
+    let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), stoa_rooms::Config::default());
+    let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote);
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
     let media = Media::new(store.clone(), env.clone(), name.clone(), config.media());
     media.prepare().await.map_err(|why| Error::Media(why.to_string()))?;
@@ -85,8 +91,44 @@ async fn assemble(
     let settings = stoa_client_api::Config { server_name: name, base_url: config.base_url.clone() };
     workers.keep_house(store, &accounts, &env);
     workers.beside(view.clone().run());
+    if config.federation.enabled {
+        workers.beside(federation.clone().send());
+    }
     workers.beside(media.clone().run());
-    Ok(Api { accounts, rooms, view, media, limits, env, config: Arc::new(settings) })
+    Ok(Api { accounts, rooms, federation, view, media, limits, env, config: Arc::new(settings) })
+}
+
+/// What both kinds of callers ask, clients and, where federation is on, other servers.
+pub fn router(config: &Config, api: &Api) -> Router {
+    let clients = stoa_client_api::router(api.clone());
+    if !config.federation.enabled {
+        return clients;
+    }
+    clients.merge(stoa_federation_api::router(stoa_federation_api::Api {
+        accounts: api.accounts.clone(),
+        rooms: api.rooms.clone(),
+        view: api.view.clone(),
+        media: api.media.clone(),
+        federation: api.federation.clone(),
+        limits: api.limits.clone(),
+        env: api.env.clone(),
+    }))
+}
+
+/// Other servers, or nobody where federation is off.
+fn remote(
+    config: &Config,
+    env: &Env,
+    name: &OwnedServerName,
+    key: &Arc<SigningKey>,
+    store: &Store,
+) -> Result<Remote, Error> {
+    let settings = config.remote()?;
+    let transport: Arc<dyn Transport> = match config.federation.enabled {
+        true => Arc::new(HttpTransport::new(&settings, env.clone()).map_err(|why| Error::Federation(why.to_string()))?),
+        false => Arc::new(Nobody),
+    };
+    Ok(Remote::new(store.clone(), env.clone(), name.clone(), key.clone(), transport, settings))
 }
 
 /// The database has half of the memory, the caches above it a quarter, and the rest is for requests.

@@ -12,11 +12,13 @@ use crate::{
         devices::Device,
         events::{EventPlace, Relation, StoredEvent},
         key_backup::BackupVersion,
-        keys::FallbackKey,
+        keys::{FallbackKey, RemoteDevices},
         media::Media,
+        outbox::ToldDevice,
         pushers::Pusher,
         receipts::{Receipt, ReceiptKey},
-        rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName},
+        remote::{Destination, ServerKeys},
+        rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName, Waiting},
         tokens::{AccessToken, RefreshToken},
         users::User,
     },
@@ -93,6 +95,10 @@ tables! {
     TXNS = 24 in Rows: (UserNo, String, String, String) => SentTxn;
     /// The current state of a room from a position on, one row for each change of it. Written by `rows/rooms.rs`.
     ROOTS = 25 in Indexes: (RoomNo, Position) => Root;
+    /// How many of a server's users are joined to a room; none for servers without any. Written by `rows/rooms.rs`.
+    ROOM_SERVERS = 26 in Rows: (RoomNo, String) => u32;
+    /// Events that name an event which we do not hold: room, the id named, who names it. Written by `rows/rooms.rs`.
+    WAITING = 27 in Indexes: (RoomNo, String, EventNo) => Waiting;
 
     // Accounts.
     /// The accounts of this server. Written by `rows/users.rs`.
@@ -152,6 +158,9 @@ tables! {
     OWN_SIGNATURE_CHANGES = 79 in Indexes: (UserNo, Position) => UserNo;
     /// Messages that wait for a device. Written by `rows/to_device.rs`.
     TO_DEVICE = 80 in Queues: (UserNo, String, Position) => Bytes;
+    /// How well the devices of another server's user are known; their keys stand where those of our own users do.
+    /// Written by `rows/keys.rs`.
+    REMOTE_DEVICES = 82 in Rows: UserNo => RemoteDevices;
 
     // Files.
     /// Uploaded files by their media id. Written by `rows/media.rs`.
@@ -168,6 +177,25 @@ tables! {
     RECEIPTS_BY_ROOM = 101 in Indexes: (RoomNo, Position) => ReceiptKey;
     /// A user's own receipts, private ones too, in the order in which they came. Written by `rows/receipts.rs`.
     RECEIPTS_BY_USER = 102 in Indexes: (UserNo, Position) => ReceiptKey;
+
+    // Other servers.
+    /// The keys of other servers. Written by `rows/remote.rs`.
+    SERVER_KEYS = 110 in Rows: String => ServerKeys;
+    /// Servers that fail or asked to be left alone. Written by `rows/remote.rs`.
+    DESTINATIONS = 111 in Rows: String => Destination;
+
+    // What waits for other servers.
+    /// Events of ours that wait for a server. Written by `rows/outbox.rs`.
+    OUTBOX = 112 in Queues: (String, RoomNo, Position) => EventNo;
+    /// Contents of `m.direct_to_device` EDUs that wait for a server. Written by `rows/outbox.rs`.
+    DIRECT = 113 in Queues: (String, Position) => Bytes;
+    /// News of our users' devices that wait for a server: server, user, `stream_id`; the value is the one before.
+    /// Written by `rows/outbox.rs`.
+    OUTBOX_DEVICES = 114 in Queues: (String, UserNo, u64) => u64;
+    /// What other servers were told of the devices of our users. Written by `rows/outbox.rs`.
+    TOLD_DEVICES = 115 in Rows: (UserNo, String) => ToldDevice;
+    /// Messages to devices that came from a server, by its id for them, and when. Written by `rows/outbox.rs`.
+    DIRECT_SEEN = 116 in Rows: (String, String) => u64;
 }
 
 #[cfg(test)]

@@ -117,6 +117,13 @@ impl Who {
         all
     }
 
+    /// The rooms to which any of some local users are joined.
+    pub fn rooms_of(&self, users: &RoaringBitmap) -> RoaringBitmap {
+        let state = self.state.read();
+        let joined = users.iter().filter_map(|user| state.users.get(&UserNo(user))).map(|user| &user.joined);
+        joined.fold(RoaringBitmap::new(), |all, rooms| all | rooms)
+    }
+
     /// Where a room last changed for those in it.
     pub fn room_last(&self, room: RoomNo) -> Position {
         self.state.read().rooms.get(&room).map_or(self.opened, |room| room.last)

@@ -73,6 +73,7 @@ fn event() -> StoredEvent {
         txn: Some(Txn { device: text("phone"), id: text("t1") }),
         redacts: Some(text("$other")),
         relates_to: Some(RelatesTo { rel_type: text("m.thread"), event_id: text("$root") }),
+        gap: true,
     };
     StoredEvent { header, json }
 }
@@ -92,6 +93,7 @@ fn rooms(page: &mut Page) {
         txn: None,
         redacts: None,
         relates_to: None,
+        gap: false,
         ..event().header
     };
     page.row("event, bare", &StoredEvent { header: bare, ..event() });

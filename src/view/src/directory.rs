@@ -20,7 +20,8 @@ pub struct DirectoryRequest {
     pub room_types: Option<Vec<Option<String>>>,
 }
 
-struct Entry {
+/// What strangers are shown of a room.
+pub(crate) struct Entry {
     id: String,
     joined: u32,
     name: Option<String>,
@@ -74,7 +75,7 @@ impl View {
         Ok(out)
     }
 
-    async fn entry(&self, snapshot: &Snapshot, room: RoomNo, head: &Head) -> Result<Entry, Error> {
+    pub(crate) async fn entry(&self, snapshot: &Snapshot, room: RoomNo, head: &Head) -> Result<Entry, Error> {
         let store = &self.inner.store;
         let names = [
             ("m.room.name", "name"),
@@ -122,6 +123,12 @@ impl Entry {
     fn write(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut room = Object::new(&mut out);
+        self.fields(&mut room);
+        room.end();
+        out
+    }
+
+    pub(crate) fn fields(&self, room: &mut Object<'_>) {
         room.str("room_id", &self.id).plain("num_joined_members", self.joined);
         room.plain("world_readable", self.world_readable).plain("guest_can_join", self.guests);
         room.str("join_rule", &self.join_rule);
@@ -136,7 +143,5 @@ impl Entry {
                 room.str(name, value);
             }
         }
-        room.end();
-        out
     }
 }

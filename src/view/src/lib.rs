@@ -11,6 +11,7 @@ mod messages;
 mod push;
 mod reach;
 mod relations;
+mod servers;
 mod show;
 mod state;
 mod sync;
@@ -32,6 +33,7 @@ pub use crate::{
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest},
     relations::RelationsRequest,
+    servers::{MissingRequest, StateIds, WholeState},
     state::MembersRequest,
     sync::SyncRequest,
     token::{AnyToken, HistoryToken, SyncToken},

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
-use stoa_store::{Fact, Heard, Store, UserNo};
+use stoa_store::{Fact, Heard, Membership, RoomNo, Store, UserNo, rows::rooms::Member, schema};
 use tokio::sync::{Notify, broadcast::error::RecvError};
 
 #[derive(Default)]
@@ -68,12 +68,53 @@ impl Waiters {
 
     /// Listens to feed and bus, and wakes. Ends when the store does.
     pub(crate) async fn run(self: Arc<Self>, store: Store) {
+        tokio::join!(self.listen(&store), self.listen_for_strangers(&store));
+    }
+
+    /// News of the devices of other servers' users wake who shares a room with them. Where those are is not in memory, so that
+    /// it is looked up beside everything else.
+    async fn listen_for_strangers(&self, store: &Store) {
+        let mut feed = store.feed();
+        loop {
+            match feed.next().await {
+                Heard::Commit(commit) => {
+                    for fact in &commit.facts {
+                        let Fact::Devices { user, .. } = *fact else { continue };
+                        match self.who_sees(store, user).await {
+                            Ok(woken) => self.waiting.lock().ring(&woken),
+                            Err(why) => tracing::warn!(%why, "cannot tell whom news of devices concern"),
+                        }
+                    }
+                }
+                // The other listener wakes all.
+                Heard::Missed => {}
+                Heard::End => break,
+            }
+        }
+    }
+
+    /// Who waits and shares a room with a user of another server.
+    async fn who_sees(&self, store: &Store, user: UserNo) -> Result<RoaringBitmap, stoa_store::Error> {
+        let who = store.who();
+        let waiting = self.waiting.lock().users.clone();
+        if waiting.is_empty() || !who.joined(user).is_empty() {
+            return Ok(RoaringBitmap::new());
+        }
+        let rooms: Vec<RoomNo> = who.rooms_of(&waiting).iter().map(RoomNo).collect();
+        let snapshot = store.snapshot().await?;
+        let members = snapshot.get_many(&schema::MEMBERS, rooms.iter().map(|room| (*room, user))).await?;
+        let joined = |member: Option<Member>| member.is_some_and(|member| member.membership == Membership::Join);
+        let shared = rooms.into_iter().zip(members).filter(|(_, member)| joined(member.clone()));
+        Ok(shared.fold(RoaringBitmap::new(), |all, (room, _)| all | who.local_among(room, &waiting)))
+    }
+
+    async fn listen(&self, store: &Store) {
         let mut feed = store.feed();
         let mut bus = store.bus().listen();
         loop {
             tokio::select! {
                 heard = feed.next() => match heard {
-                    Heard::Commit(commit) => commit.facts.iter().for_each(|fact| self.wake(&store, fact)),
+                    Heard::Commit(commit) => commit.facts.iter().for_each(|fact| self.wake(store, fact)),
                     Heard::Missed => self.wake_all(),
                     Heard::End => break,
                 },

@@ -36,6 +36,14 @@ impl Home {
         self.client.base()
     }
 
+    /// Its name, the part of user IDs after the colon.
+    ///
+    /// # Panics
+    /// If it was not started here.
+    pub fn server_name(&self) -> String {
+        self.how().server_name()
+    }
+
     /// The process, if it was started here.
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(|(_, server)| server.pid())

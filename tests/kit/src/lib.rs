@@ -4,23 +4,32 @@
 //! `Sync` one answer of `/sync`, and `Replica` a client that keeps its own copy of rooms from nothing but `/sync`.
 
 mod account;
+mod ca;
 mod home;
 mod http;
+mod link;
+mod origin;
 mod process;
 mod random;
 mod replica;
 mod room;
 mod sign;
+mod synapse;
 mod sync;
+mod tls;
 
 pub use account::User;
+pub use ca::{Ca, CertificateFiles};
 pub use home::Home;
 pub use http::{Client, Reply, encode};
+pub use link::Link;
+pub use origin::{Stranger, ask_with};
 pub use process::{Launch, Server};
 pub use random::{Dice, unique};
 pub use replica::{Replica, RoomCopy};
 pub use sign::Keys;
 pub use sync::{Sync, SyncOptions};
+pub use tls::{TlsReply, get_over_tls};
 
 pub use ::http::{Method, Request, header};
 pub use serde_json::{Value, json};

@@ -57,7 +57,7 @@ impl Keys {
 }
 
 /// Canonical JSON of values without control characters, which is all that is signed here.
-fn canonical(value: &Value) -> String {
+pub(crate) fn canonical(value: &Value) -> String {
     match value {
         Value::Object(fields) => {
             let mut keys: Vec<&String> = fields.keys().collect();

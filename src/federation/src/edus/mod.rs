@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use stoa_event::ids::{OwnedUserId, RoomId, ServerName, UserId};
 use stoa_store::{Membership, RoomNo, Snapshot, UserNo, schema};
 
+pub(crate) use self::receipts::Parked;
 use crate::{Error, Federation, Inner, intake::MAX_EDUS};
 
 /// How many bytes the content of an EDU may have.

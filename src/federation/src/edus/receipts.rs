@@ -1,10 +1,11 @@
 //! `m.receipt` of other servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
-use stoa_event::ids::{OwnedEventId, OwnedRoomId, OwnedUserId, ServerName};
+use stoa_event::ids::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName};
 use stoa_store::{
     EventNo, Position, RoomNo, Snapshot, Tx,
     rows::{
@@ -15,10 +16,37 @@ use stoa_store::{
 };
 
 use super::{Unheard, bad, check_user, read};
-use crate::Inner;
+use crate::{Error, Inner};
 
 /// How many receipts one EDU may bring.
 const MOST: usize = 1_000;
+
+/// How many receipts are kept for events that are still to come.
+const PARKED: usize = 1_000;
+
+/// A receipt for an event that is still to come: who told it, in which room, of whom, what.
+type Waiting = (OwnedServerName, RoomNo, String, Value);
+
+/// Receipts that came before the event that they are for.
+#[derive(Default)]
+pub(crate) struct Parked {
+    by_event: Mutex<HashMap<String, Vec<Waiting>>>,
+}
+
+impl Parked {
+    fn park(&self, event: &OwnedEventId, waiting: Waiting) {
+        let mut parked = self.by_event.lock();
+        if parked.values().map(Vec::len).sum::<usize>() >= PARKED {
+            parked.clear();
+        }
+        parked.entry(event.to_string()).or_default().push(waiting);
+    }
+
+    /// Whether there are any for an event.
+    pub(crate) fn has(&self, event: &str) -> bool {
+        self.by_event.lock().contains_key(event)
+    }
+}
 
 type Rooms<'a> = BTreeMap<OwnedRoomId, BTreeMap<String, &'a RawValue>>;
 
@@ -69,6 +97,22 @@ impl Inner {
         Ok(())
     }
 
+    /// The event is there: the receipts that waited for it take effect.
+    pub(crate) async fn hear_parked(&self, event: &str) -> Result<(), Error> {
+        let waiting = self.parked.by_event.lock().remove(event).unwrap_or_default();
+        for (origin, room, user, told) in waiting {
+            let snapshot = self.store.snapshot().await?;
+            let mut tx = Tx::new();
+            match self.hear_receipt(&snapshot, &mut tx, (&origin, room), &user, told).await {
+                Err(Unheard::Failed(why)) => return Err(why),
+                Err(Unheard::Bad(why)) => tracing::debug!(%origin, user, why, "a receipt has no effect"),
+                Ok(()) if !tx.is_empty() => drop(self.store.commit(tx).await?),
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
     async fn hear_receipt(
         &self,
         snapshot: &Snapshot,
@@ -79,6 +123,7 @@ impl Inner {
     ) -> Result<(), Unheard> {
         let user = OwnedUserId::try_from(user).map_err(|_| bad("it is for no user"))?;
         check_user(origin, &user)?;
+        let raw = told.clone();
         let told: Told = serde_json::from_value(told).map_err(|why| bad(why.to_string()))?;
         let event_id = told.event_ids.into_iter().next().ok_or_else(|| bad("it names no event"))?;
         let thread = told.data.thread_id.unwrap_or_default();
@@ -87,7 +132,13 @@ impl Inner {
         }
         let no = self.member_of(snapshot, room, &user).await?;
         let place = snapshot.get(&schema::EVENT_IDS, &event_id.to_string()).await?;
-        let place = place.filter(|place| place.room == room).ok_or_else(|| bad("the room has no such event"))?;
+        let Some(place) = place else {
+            self.parked.park(&event_id, (origin.to_owned(), room, user.to_string(), raw));
+            return Ok(());
+        };
+        if place.room != room {
+            return Err(bad("the room has no such event"));
+        }
         let key = ReceiptKey { room, user: no, kind: "m.read".to_owned(), thread };
         let row = (room, no, key.kind.clone(), key.thread.clone());
         let old = snapshot.get(&schema::RECEIPTS, &row).await?;

@@ -29,6 +29,8 @@ enum Phase {
     Running,
     /// Left alone until then, in milliseconds since 1970.
     Waiting(u64),
+    /// What it is to be told can wait until then.
+    Resting(u64),
 }
 
 struct Destination {
@@ -119,6 +121,23 @@ impl Destinations {
         let destination = state.known.entry(server.clone()).or_insert_with(Destination::new);
         add(&mut destination.passing);
         state.called(server);
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The same, with the next thing that is told, or at `until`.
+    pub(crate) fn pass_later(&self, server: OwnedServerName, until: u64, add: impl FnOnce(&mut Passing)) {
+        let mut state = self.state.lock();
+        let destination = state.known.entry(server.clone()).or_insert_with(Destination::new);
+        add(&mut destination.passing);
+        match destination.phase {
+            Phase::Idle => {
+                destination.phase = Phase::Resting(until);
+                state.waiting.insert((until, server));
+            }
+            // It goes along.
+            _ => {}
+        }
         drop(state);
         self.wake.notify_one();
     }
@@ -223,6 +242,10 @@ impl State {
         match destination.phase {
             Phase::Idle => self.make_ready(server),
             Phase::Running => destination.again = true,
+            Phase::Resting(until) => {
+                self.waiting.remove(&(until, server.clone()));
+                self.make_ready(server);
+            }
             // While it is away nothing is looked at, but its queue must not grow without end.
             Phase::Waiting(until) if destination.added > TRIM_AFTER => {
                 self.waiting.remove(&(until, server.clone()));
@@ -331,6 +354,22 @@ mod tests {
         assert_eq!(all.next().unwrap().server, name(2));
         all.back(&name(2));
         assert!(all.next().is_none());
+    }
+
+    #[test]
+    fn what_can_wait_goes_with_the_next_thing_or_when_it_is_time() {
+        let all = Destinations::default();
+        for n in [1, 2] {
+            all.pass_later(name(n), 100, |passing| passing.typing("!r".into(), "@a".into(), true));
+        }
+        assert!(all.next().is_none());
+        all.enqueue(name(1), 1);
+        let turn = all.next().unwrap();
+        assert_eq!((turn.server, turn.passing.is_empty()), (name(1), false));
+        assert_eq!(all.tick(99), Some(100));
+        assert!(all.next().is_none());
+        assert_eq!(all.tick(100), None);
+        assert_eq!(all.next().unwrap().server, name(2));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use stoa_store::{
     schema,
 };
 
-use super::passing::Read;
+use super::passing::{Passing, Read};
 use crate::{Error, Inner};
 
 /// The name of the follower; it must be among the options of the store.
@@ -36,6 +36,10 @@ const ROWS: usize = 10_000;
 const LAZY: u64 = 1_000;
 /// How long it waits when the store fails.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long a receipt may wait for others, for each server of the room; from when on it does, and at most.
+const RECEIPT_MS: u64 = 20;
+const RECEIPT_MIN_MS: u64 = 200;
+const RECEIPT_MAX_MS: u64 = 30_000;
 /// How many devices that are gone are remembered of a user.
 const GONE: usize = 100;
 
@@ -52,6 +56,8 @@ struct Fan<'a> {
     /// For whom how much was written.
     written: BTreeMap<OwnedServerName, u32>,
     receipts: Vec<(Arc<[OwnedServerName]>, Receipt)>,
+    /// Events for which receipts came before them.
+    awaited: Vec<String>,
 }
 
 struct Receipt {
@@ -110,15 +116,28 @@ impl Inner {
             for (server, rows) in fan.written {
                 self.sender.destinations.enqueue(server, rows);
             }
-            for (servers, Receipt { room, user, thread, read }) in fan.receipts {
-                for server in &*servers {
-                    self.sender.destinations.pass(server.clone(), |passing| {
-                        passing.receipt(room.clone(), user.clone(), thread.clone(), read.clone());
-                    });
-                }
+            for (servers, receipt) in fan.receipts {
+                self.pass_receipt(&servers, &receipt);
+            }
+            for id in fan.awaited {
+                self.hear_parked(&id).await?;
             }
         }
         Ok(())
+    }
+
+    /// In rooms of many servers receipts wait for each other: what one person reads must not become a flood.
+    fn pass_receipt(&self, servers: &[OwnedServerName], receipt: &Receipt) {
+        let Receipt { room, user, thread, read } = receipt;
+        let rest = (servers.len() as u64 * RECEIPT_MS).min(RECEIPT_MAX_MS);
+        for server in servers {
+            let add = |passing: &mut Passing| passing.receipt(room.clone(), user.clone(), thread.clone(), read.clone());
+            if rest < RECEIPT_MIN_MS {
+                self.sender.destinations.pass(server.clone(), add);
+            } else {
+                self.sender.destinations.pass_later(server.clone(), self.env.now_ms() + rest, add);
+            }
+        }
     }
 
     /// Passes an event of another server's user, which that server gave to us alone, on to all others in the room.
@@ -169,6 +188,7 @@ impl<'a> Fan<'a> {
             devices: HashSet::new(),
             written: BTreeMap::new(),
             receipts: Vec::new(),
+            awaited: Vec::new(),
         })
     }
 
@@ -203,6 +223,9 @@ impl<'a> Fan<'a> {
     async fn event(&mut self, room: RoomNo, event: EventNo, at: Position) -> Result<(), Error> {
         let Some(stored) = self.inner.store.events().get(&self.snapshot, room, event).await? else { return Ok(()) };
         if !self.inner.is_ours(&stored.header.sender) {
+            if self.inner.parked.has(&stored.header.event_id) {
+                self.awaited.push(stored.header.event_id.clone());
+            }
             return Ok(());
         }
         let servers = self.servers(room).await?;

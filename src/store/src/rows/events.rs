@@ -89,6 +89,10 @@ pub struct Header {
     /// `m.relates_to`: the relation's type and the parent's id.
     #[n(18)]
     pub relates_to: Option<RelatesTo>,
+    /// Whether something that it follows is not held here: history has a gap before it.
+    #[n(19)]
+    #[cbor(default)]
+    pub gap: bool,
 }
 
 /// The transaction by which a local device sent an event.
@@ -201,23 +205,57 @@ cbor_value!(Relation);
 /// Adds an event to the timeline of a room: its row and all indexes, with the position of `slot`. Tells the feed if
 /// clients are to see it.
 pub fn append(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: StoredEvent, parent: Option<EventNo>) {
-    let shown = event.header.standing == Standing::Accepted;
-    let depth = event.header.depth;
-    tx.put(&schema::EVENT_IDS, &event.header.event_id, &EventPlace { room, event: no });
-    if shown {
+    if event.header.standing == Standing::Accepted {
         tx.put_at(&schema::TIMELINE, move |at| ((room, at.of(slot)), no));
-        tx.put_at(&schema::HISTORY, move |at| ((room, depth, at.of(slot)), no));
         tx.tell(move |at| Fact::Event { room, event: no, at: at.of(slot) });
     }
-    if let (true, Some(parent), Some(relates_to)) = (shown, parent, &event.header.relates_to) {
+    index(tx, slot, room, no, &event, parent);
+    put_at(tx, slot, room, no, event);
+}
+
+/// The indexes by which clients find an accepted event beside the timeline.
+fn index(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: &StoredEvent, parent: Option<EventNo>) {
+    let depth = event.header.depth;
+    tx.put(&schema::EVENT_IDS, &event.header.event_id, &EventPlace { room, event: no });
+    if event.header.standing != Standing::Accepted {
+        return;
+    }
+    tx.put_at(&schema::HISTORY, move |at| ((room, depth, at.of(slot)), no));
+    if let (Some(parent), Some(relates_to)) = (parent, &event.header.relates_to) {
         let relation = Relation { event: no, rel_type: relates_to.rel_type.clone(), kind: event.header.kind.clone() };
         tx.put_at(&schema::RELATIONS, move |at| ((room, parent, at.of(slot)), relation.clone()));
     }
+}
+
+fn put_at(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: StoredEvent) {
     tx.put_at(&schema::EVENTS, move |at| {
         let mut event = event.clone();
         event.header.at = Some(at.of(slot));
         ((room, no), event)
     });
+}
+
+/// Enters an event as related to its parent, which came later.
+pub fn relate(tx: &mut Tx, slot: Option<Slot>, room: RoomNo, parent: EventNo, child: EventNo, header: &Header) {
+    let Some(relates_to) = &header.relates_to else { return };
+    let relation = Relation { event: child, rel_type: relates_to.rel_type.clone(), kind: header.kind.clone() };
+    let known = header.at;
+    tx.put_at(&schema::RELATIONS, move |at| {
+        let at = known.or(slot.map(|slot| at.of(slot))).unwrap_or_default();
+        ((room, parent, at), relation.clone())
+    });
+}
+
+/// Adds an event that is older than what we hold to the history of a room: clients find it when they page back, and
+/// `/sync` does not tell it.
+pub fn append_history(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: StoredEvent, parent: Option<EventNo>) {
+    index(tx, slot, room, no, &event, parent);
+    put_at(tx, slot, room, no, event);
+}
+
+/// To be said where [`append`] or [`append_history`] gives an outlier its place: its row is another one then.
+pub fn was_outlier(tx: &mut Tx, room: RoomNo, no: EventNo) {
+    tx.rewritten.push((room, no));
 }
 
 /// Keeps an event that has no place in the timeline.

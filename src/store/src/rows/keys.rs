@@ -24,6 +24,18 @@ pub struct FallbackKey {
 }
 cbor_value!(FallbackKey);
 
+/// How well the devices of another server's user are known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct RemoteDevices {
+    /// The last `stream_id` that was heard.
+    #[n(0)]
+    pub stream: u64,
+    /// Whether something was missed since: the other server must be asked before this is believed.
+    #[n(1)]
+    pub stale: bool,
+}
+cbor_value!(RemoteDevices);
+
 /// What `/sync` says of a device's own keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyCounts {
@@ -164,4 +176,27 @@ pub fn delete_device(tx: &mut Tx, user: UserNo, device: &str) {
     tx.delete_prefix(&schema::ONE_TIME_KEY_IDS, &prefix);
     tx.delete_prefix(&schema::ONE_TIME_KEY_COUNTS, &prefix);
     tx.delete_prefix(&schema::FALLBACK_KEYS, &prefix);
+}
+
+/// Notes how well the devices of another server's user are known.
+pub fn put_remote_devices(tx: &mut Tx, user: UserNo, known: &RemoteDevices) {
+    tx.put(&schema::REMOTE_DEVICES, &user, known);
+}
+
+/// How well the devices of another server's user are known; `None`: nothing is.
+///
+/// # Errors
+/// Where the engine fails.
+pub async fn remote_devices(snapshot: &Snapshot, user: UserNo) -> Result<Option<RemoteDevices>, Error> {
+    snapshot.get(&schema::REMOTE_DEVICES, &user).await
+}
+
+/// Removes a cross-signing key.
+pub fn delete_cross_signing_key(tx: &mut Tx, user: UserNo, usage: &str) {
+    tx.delete(&schema::CROSS_SIGNING_KEYS, &(user, usage.to_owned()));
+}
+
+/// Forgets the identity keys of a device.
+pub fn delete_device_keys(tx: &mut Tx, user: UserNo, device: &str) {
+    tx.delete(&schema::DEVICE_KEYS, &(user, device.to_owned()));
 }

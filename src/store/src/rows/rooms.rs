@@ -125,9 +125,56 @@ pub struct SentTxn {
 }
 cbor_value!(SentTxn);
 
+/// Why an event names another one that we do not hold (yet).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Waiting {
+    /// It follows it in the graph: history can be fetched from there.
+    #[n(0)]
+    pub follows: bool,
+    /// It redacts it.
+    #[n(1)]
+    pub redacts: bool,
+    /// It relates to it.
+    #[n(2)]
+    pub relates: bool,
+    /// The depth of the event that names it.
+    #[n(3)]
+    pub depth: u64,
+}
+cbor_value!(Waiting);
+
+/// Notes that `by` names an event that we do not hold.
+pub fn put_waiting(tx: &mut Tx, room: RoomNo, id: &str, by: EventNo, waiting: Waiting) {
+    tx.put(&schema::WAITING, &(room, id.to_owned(), by), &waiting);
+}
+
+/// The event that was waited for is there.
+pub fn delete_waiting(tx: &mut Tx, room: RoomNo, id: &str) {
+    tx.delete_prefix(&schema::WAITING, &(room, id.to_owned()));
+}
+
+/// Sets how many users of a server are joined.
+pub fn put_server(tx: &mut Tx, room: RoomNo, server: &str, joined: u32) {
+    match joined {
+        0 => tx.delete(&schema::ROOM_SERVERS, &(room, server.to_owned())),
+        _ => tx.put(&schema::ROOM_SERVERS, &(room, server.to_owned()), &joined),
+    }
+}
+
+/// Removes a member, from the side of the room, and tells the feed.
+pub fn delete_member(tx: &mut Tx, room: RoomNo, user: UserNo, local: bool) {
+    tx.delete(&schema::MEMBERS, &(room, user));
+    tx.tell(move |_| Fact::Member { room, user, membership: Membership::Leave, local });
+}
+
 /// Writes the head; its `last` becomes the position of `slot`.
 pub fn put_head(tx: &mut Tx, slot: Slot, room: RoomNo, head: Head) {
     tx.put_at(&schema::ROOMS, move |at| (room, Head { last: at.of(slot), ..head.clone() }));
+}
+
+/// Writes the head as it is: nothing that clients are shown changed.
+pub fn put_head_as_is(tx: &mut Tx, room: RoomNo, head: &Head) {
+    tx.put(&schema::ROOMS, &room, head);
 }
 
 /// Notes that the current state is `root` from the position of `slot` on.

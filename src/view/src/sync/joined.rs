@@ -39,19 +39,17 @@ struct Timeline {
     prev_batch: String,
     /// The state at its beginning.
     start: Root,
-    /// State events after its beginning that the filter keeps out of it: the client must learn of them as state.
-    hidden: Vec<EventNo>,
 }
 
 impl<'a> RoomWork<'a> {
+    /// `None` for a room that this server was never in.
     pub(super) async fn open(
         span: &'a Span<'a>,
         room: RoomNo,
         id: &'a str,
         own: OwnMembership,
-    ) -> Result<RoomWork<'a>, Error> {
-        let head =
-            span.snapshot.get(&schema::ROOMS, &room).await?.ok_or(stoa_store::Error::Missing("a room's head"))?;
+    ) -> Result<Option<RoomWork<'a>>, Error> {
+        let Some(head) = span.snapshot.get(&schema::ROOMS, &room).await? else { return Ok(None) };
         let viewer = span.viewer;
         let store = &span.inner.store;
         let eyes = Eyes::with(store, span.snapshot, room, viewer.user.as_str(), Some(own.clone())).await?;
@@ -60,7 +58,8 @@ impl<'a> RoomWork<'a> {
             Membership::Join => span.to.position,
             _ => own.at.min(span.to.position),
         };
-        Ok(RoomWork { span, room, id, anew: span.from.is_none() || joined_since, own, head, eyes, until })
+        let anew = span.from.is_none() || joined_since;
+        Ok(Some(RoomWork { span, room, id, anew, own, head, eyes, until }))
     }
 
     /// A room that the user is in; `None` if there is nothing to tell.
@@ -144,7 +143,6 @@ impl<'a> RoomWork<'a> {
         let limit = filter.limit(span.inner.config.timeline_limit, span.inner.config.max_limit);
         let start = if self.anew { Position::MIN } else { span.seen() };
         let mut events: Vec<Visible> = Vec::new();
-        let (mut hidden, mut hidden_before) = (Vec::new(), Vec::new());
         let mut limited = false;
         let mut end = self.until;
         // A page of hidden events must not stop the search, nor may a room of nothing else make it endless.
@@ -161,23 +159,26 @@ impl<'a> RoomWork<'a> {
             limited = left == 0 && end > start;
             let nos: Vec<EventNo> = rows.iter().map(|(_, no)| *no).collect();
             let loaded = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
-            for (no, event) in nos.into_iter().zip(loaded) {
-                let Some(event) = event else { continue };
+            for event in loaded.into_iter().flatten() {
                 let membership = self.eyes.look(&event).await?;
                 let ignored = event.header.state_key.is_none() && span.ignored.contains(&event.header.sender);
                 if membership.is_none() || ignored {
                     continue;
                 }
                 if !filter.wants(&event) {
-                    hidden_before.extend(event.header.state_key.is_some().then_some(no));
                     continue;
                 }
                 if events.len() == limit {
                     limited = true;
                     break;
                 }
-                hidden.append(&mut hidden_before);
+                // Before it is history that we do not hold: whoever wants it pages back.
+                let gap = event.header.gap;
                 events.push(Visible { event, membership });
+                if gap {
+                    limited = true;
+                    break;
+                }
             }
         }
         events.reverse();
@@ -189,7 +190,7 @@ impl<'a> RoomWork<'a> {
             }
             None => (span.to.to_string(), root_at(span.snapshot, self.room, self.until).await?),
         };
-        Ok(Timeline { events, limited, prev_batch, start, hidden })
+        Ok(Timeline { events, limited, prev_batch, start })
     }
 
     /// How the state changed from what the client has to the beginning (or the end) of the timeline. Members only where
@@ -214,10 +215,33 @@ impl<'a> RoomWork<'a> {
             true => changes.extend(self.lazy_members(timeline, heroes, before, after, whole).await?),
             false => changes.extend(self.eyes.state.changes_of(Class::Members, before, after).await?),
         }
-        if span.state_after.is_none() && !timeline.hidden.is_empty() {
-            self.reveal(&timeline.hidden, &mut changes).await?;
+        if span.state_after.is_none() && !began_after {
+            self.correct(timeline, end.min(self.until), &mut changes).await?;
         }
         Ok(changes)
+    }
+
+    /// Adds what the state is after the timeline where the timeline does not say it: events that the filter keeps out of it,
+    /// and what resolving the branches of the graph made of them.
+    async fn correct(&self, timeline: &Timeline, end: Position, changes: &mut Vec<Change>) -> Result<(), Error> {
+        let span = self.span;
+        let now = root_at(span.snapshot, self.room, end).await?;
+        let differing = self.eyes.state.changes(timeline.start, now).await?;
+        let nos: Vec<EventNo> = differing.iter().filter_map(|change| change.after).collect();
+        let events = span.inner.store.events().get_many(span.snapshot, self.room, &nos).await?;
+        let differing = differing.into_iter().filter(|change| change.after.is_some());
+        for (change, event) in differing.zip(events) {
+            let Some(event) = event else { continue };
+            let same_key = |it: &&Visible| {
+                it.event.header.kind == event.header.kind && it.event.header.state_key == event.header.state_key
+            };
+            let told = timeline.events.iter().rev().find(same_key);
+            if told.is_none_or(|told| told.event.header.event_id != event.header.event_id) {
+                changes.retain(|known| known.key != change.key);
+                changes.push(Change { before: None, ..change });
+            }
+        }
+        Ok(())
     }
 
     /// Adds state events that the timeline should have told but does not, where they still hold.

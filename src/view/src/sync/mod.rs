@@ -194,7 +194,7 @@ impl Span<'_> {
             let fresh = own.at > self.seen();
             match own.membership {
                 Membership::Join => {
-                    let work = RoomWork::open(self, room, &id, own).await?;
+                    let Some(work) = RoomWork::open(self, room, &id, own).await? else { continue };
                     if let Some(body) = work.joined(account, devices).await? {
                         rooms.join.push((id, body));
                     }
@@ -205,8 +205,11 @@ impl Span<'_> {
                 }
                 Membership::Knock if fresh || self.full_state => rooms.knock.push((id, stripped("knock_state", &own))),
                 Membership::Leave | Membership::Ban if self.wants_left(&own, fresh) => {
-                    let work = RoomWork::open(self, room, &id, own).await?;
-                    let body = work.left(account, devices).await?;
+                    // An invite that was refused to a room that this server is not in: nothing is known but that.
+                    let body = match RoomWork::open(self, room, &id, own).await? {
+                        Some(work) => work.left(account, devices).await?,
+                        None => b"{}".to_vec(),
+                    };
                     rooms.leave.push((id, body));
                 }
                 _ => {}
@@ -222,9 +225,13 @@ impl Span<'_> {
             let Some(own) = self.at_end(own) else { continue };
             let id = self.inner.store.names().room_id(self.snapshot, room).await?;
             match own.membership {
-                Membership::Join => RoomWork::open(self, room, &id, own).await?.device_news(&mut news).await?,
+                Membership::Join => {
+                    let Some(work) = RoomWork::open(self, room, &id, own).await? else { continue };
+                    work.device_news(&mut news).await?;
+                }
                 Membership::Leave | Membership::Ban => {
-                    RoomWork::open(self, room, &id, own).await?.device_news_of_left(&mut news).await?;
+                    let Some(work) = RoomWork::open(self, room, &id, own).await? else { continue };
+                    work.device_news_of_left(&mut news).await?;
                 }
                 _ => {}
             }

@@ -1,0 +1,288 @@
+//! What our users want of rooms that other servers hold: joining, knocking, leaving; and inviting users of other servers
+//! (Server-Server API, "Joining Rooms", "Knocking upon a room", "Leaving Rooms", "Inviting to a room").
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json, value::RawValue};
+use stoa_event::{
+    ids::{OwnedRoomId, OwnedServerName, OwnedUserId, RoomAliasId, RoomId, RoomVersionId, ServerName},
+    pdu::Pdu,
+    version::{Rules, SUPPORTED},
+};
+use stoa_rooms::{Arrival, Change, Entry, Outcome, Wanted};
+use stoa_store::Membership;
+
+use crate::{
+    Error, Federation, Inner,
+    ask::{PATIENT, Path, USUAL},
+    fetch::bytes_of,
+    serve::stripped,
+};
+
+/// How many servers are asked before a join fails.
+const SERVERS: usize = 10;
+
+/// Servers that may know a room.
+pub type Via = Vec<OwnedServerName>;
+
+#[derive(Deserialize)]
+struct Made {
+    #[serde(default)]
+    room_version: Option<RoomVersionId>,
+    event: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct SentJoin {
+    #[serde(default)]
+    state: Vec<Box<RawValue>>,
+    #[serde(default)]
+    auth_chain: Vec<Box<RawValue>>,
+    #[serde(default)]
+    event: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct SentKnock {
+    #[serde(default)]
+    knock_room_state: Vec<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct SentInvite {
+    event: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Alias {
+    room_id: OwnedRoomId,
+    #[serde(default)]
+    servers: Vec<OwnedServerName>,
+}
+
+/// A member event of ours, made by a template of another server.
+struct Filled {
+    pdu: Arc<Pdu>,
+    rules: Arc<Rules>,
+}
+
+impl Federation {
+    /// The room of an alias of another server, and servers that are in it.
+    ///
+    /// # Errors
+    /// Where that server cannot be asked or does not know it.
+    pub async fn resolve_alias(&self, alias: &RoomAliasId) -> Result<(OwnedRoomId, Via), Error> {
+        let path = Path::new("v1/query/directory").ask("room_alias", alias.as_str());
+        let answer: Alias = self.inner.get(alias.server_name(), path, USUAL).await?;
+        let mut servers = answer.servers;
+        servers.truncate(100);
+        if !servers.iter().any(|server| server == alias.server_name()) {
+            servers.insert(0, alias.server_name().to_owned());
+        }
+        Ok((answer.room_id, servers))
+    }
+
+    /// Lets a user of ours into a room that this server is not in (or into which nobody here may let the user).
+    ///
+    /// # Errors
+    /// Where no server is known or none lets the user in.
+    pub async fn join(
+        &self,
+        room: &RoomId,
+        user: &OwnedUserId,
+        via: Via,
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let wanted = Wanted { room: room.to_owned(), user: user.clone(), membership: "join", content };
+        self.inner.with_each(&wanted, via).await
+    }
+
+    /// Lets a user of ours knock on a room that this server is not in.
+    ///
+    /// # Errors
+    /// Where no server is known or none takes the knock.
+    pub async fn knock(
+        &self,
+        room: &RoomId,
+        user: &OwnedUserId,
+        via: Via,
+        content: Map<String, Value>,
+    ) -> Result<(), Error> {
+        let wanted = Wanted { room: room.to_owned(), user: user.clone(), membership: "knock", content };
+        self.inner.with_each(&wanted, via).await
+    }
+
+    /// Refuses an invite to, or withdraws a knock on, a room that this server is not in. It is gone for the user also where
+    /// no other server can be told.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn leave(&self, room: &RoomId, user: &OwnedUserId, content: Map<String, Value>) -> Result<(), Error> {
+        let wanted = Wanted { room: room.to_owned(), user: user.clone(), membership: "leave", content };
+        let inner = &*self.inner;
+        let told = inner.with_each(&wanted, Via::new()).await;
+        if let Err(why) = told {
+            tracing::info!(%room, %user, %why, "no other server was told that the user does not come");
+        }
+        Ok(inner.rooms.hide(room, user).await?)
+    }
+
+    /// Invites a user of another server.
+    ///
+    /// # Errors
+    /// Where the sender may not, or the other server refuses or cannot be reached.
+    pub async fn invite(&self, room: &RoomId, change: Change) -> Result<(), Error> {
+        let inner = &*self.inner;
+        let server = change.target.server_name().to_owned();
+        if !inner.rooms.admits(room, &server).await? {
+            return Err(Error::Forbidden(format!("{server} is banned from the room")));
+        }
+        let rules = inner.rooms.rules_of(room).await?;
+        let pdu = inner.rooms.prepare(room, change).await?;
+        let shown = inner.rooms.shown_state(room).await?;
+        let shown: Vec<&RawValue> = shown.iter().filter_map(|pdu| serde_json::from_slice(pdu.json()).ok()).collect();
+        let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
+        let body = json!({ "room_version": rules.id, "event": event, "invite_room_state": shown });
+        let path = Path::new("v2/invite").part(room.as_str()).part(pdu.event_id().as_str());
+        let answer: SentInvite = inner.put(&server, path, &body, USUAL).await?;
+        let signed = inner.verified(&rules, vec![bytes_of(&answer.event)]).await.pop();
+        let signed = signed.filter(|signed| signed.event_id() == pdu.event_id() && signed_by(signed, &server));
+        let signed = signed.ok_or_else(|| Error::Bad(format!("{server} did not sign the invite")))?;
+        match inner.rooms.ingest(room, vec![Arrival::Live(signed, Vec::new())]).await?.pop() {
+            Some(Outcome::Accepted | Outcome::Known) => Ok(()),
+            Some(Outcome::Rejected(why) | Outcome::SoftFailed(why)) => Err(Error::Forbidden(why)),
+            _ => Err(Error::Bad("the room changed too much meanwhile".into())),
+        }
+    }
+}
+
+/// Whether an event has a signature of a server. That all signatures which it must have are right was checked.
+fn signed_by(pdu: &Pdu, server: &ServerName) -> bool {
+    let event: Value = serde_json::from_slice(pdu.json()).unwrap_or_default();
+    event["signatures"].get(server.as_str()).is_some_and(Value::is_object)
+}
+
+impl Inner {
+    /// Asks one server after the other until one helps.
+    async fn with_each(&self, wanted: &Wanted, via: Via) -> Result<(), Error> {
+        let Wanted { room, user, membership, .. } = wanted;
+        let mut servers = via;
+        let outside = self.rooms.membership_outside(room, user).await?;
+        let inviter = outside.and_then(|own| OwnedUserId::try_from(own.by?).ok());
+        servers.extend(inviter.map(|user| user.server_name().to_owned()));
+        servers.extend(room.server_name().map(ToOwned::to_owned));
+        let mut asked: Via = Vec::new();
+        let mut last = None;
+        for server in servers {
+            let fits = server != self.rooms.server() && self.remote.is_allowed(&server);
+            if !fits || asked.contains(&server) || asked.len() == SERVERS {
+                continue;
+            }
+            asked.push(server.clone());
+            let done = match *membership {
+                "join" => self.join_by(&server, wanted).await,
+                "knock" => self.knock_by(&server, wanted).await,
+                _ => self.leave_by(&server, wanted).await,
+            };
+            match done {
+                Ok(()) => return Ok(()),
+                // Ours to answer for: another server would not help.
+                Err(Error::Store(why)) => return Err(why.into()),
+                Err(why) => {
+                    tracing::info!(%room, %user, %server, %why, "a server did not help");
+                    last = Some(better(last, why));
+                }
+            }
+        }
+        Err(last.unwrap_or(Error::NoServers))
+    }
+
+    async fn made(&self, server: &ServerName, wanted: &Wanted) -> Result<Filled, Error> {
+        let mut path = Path::new(&format!("v1/make_{}", wanted.membership));
+        path = path.part(wanted.room.as_str()).part(wanted.user.as_str());
+        if wanted.membership != "leave" {
+            for version in &SUPPORTED {
+                path = path.ask("ver", version.as_str());
+            }
+        }
+        let made: Made = self.get(server, path, USUAL).await?;
+        let version = made.room_version.unwrap_or(RoomVersionId::V1);
+        let known = Rules::of(&version).filter(|_| SUPPORTED.contains(&version));
+        let rules = Arc::new(known.ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?);
+        let pdu = self.rooms.fill(&made.event, &rules, wanted)?;
+        Ok(Filled { pdu, rules })
+    }
+
+    async fn join_by(&self, server: &ServerName, wanted: &Wanted) -> Result<(), Error> {
+        let Filled { pdu, rules } = self.made(server, wanted).await?;
+        let sent = self.send_join(server, wanted, &pdu).await?;
+        let join = match sent.event {
+            Some(event) => {
+                let signed = self.verified(&rules, vec![bytes_of(&event)]).await.pop();
+                signed.filter(|signed| signed.event_id() == pdu.event_id()).unwrap_or(pdu)
+            }
+            None => pdu,
+        };
+        let raw = |events: Vec<Box<RawValue>>| -> Vec<Bytes> { events.iter().map(bytes_of).collect() };
+        let auth = self.verified(&rules, raw(sent.auth_chain)).await;
+        let state = self.verified(&rules, raw(sent.state)).await;
+        let entry = Entry { room: wanted.room.clone(), rules, join, state, auth };
+        Ok(self.rooms.enter(entry).await?)
+    }
+
+    async fn send_join(&self, server: &ServerName, wanted: &Wanted, pdu: &Pdu) -> Result<SentJoin, Error> {
+        let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
+        let path = |start: &str| Path::new(start).part(wanted.room.as_str()).part(pdu.event_id().as_str());
+        let sent = self.put(server, path("v2/send_join").ask("omit_members", "false"), event, PATIENT).await;
+        match sent {
+            Err(why) if is_unrecognised(&why) => {
+                let (_, sent): (u16, SentJoin) = self.put(server, path("v1/send_join"), event, PATIENT).await?;
+                Ok(sent)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    async fn knock_by(&self, server: &ServerName, wanted: &Wanted) -> Result<(), Error> {
+        let Filled { pdu, .. } = self.made(server, wanted).await?;
+        let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
+        let path = Path::new("v1/send_knock").part(wanted.room.as_str()).part(pdu.event_id().as_str());
+        let sent: SentKnock = self.put(server, path, event, USUAL).await?;
+        let shown: Vec<_> = sent.knock_room_state.iter().take(100).filter_map(|event| stripped(event)).collect();
+        Ok(self.rooms.shown(&wanted.room, &wanted.user, &pdu, Membership::Knock, &shown).await?)
+    }
+
+    async fn leave_by(&self, server: &ServerName, wanted: &Wanted) -> Result<(), Error> {
+        let Filled { pdu, .. } = self.made(server, wanted).await?;
+        let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
+        let path = |start: &str| Path::new(start).part(wanted.room.as_str()).part(pdu.event_id().as_str());
+        let sent: Result<Value, _> = self.put(server, path("v2/send_leave"), event, USUAL).await;
+        match sent {
+            Err(why) if is_unrecognised(&why) => {
+                let _: Value = self.put(server, path("v1/send_leave"), event, Duration::from_secs(30)).await?;
+                Ok(())
+            }
+            other => Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// Whether a server does not know an endpoint.
+fn is_unrecognised(why: &stoa_remote::Error) -> bool {
+    why.answer().is_some_and(|answer| {
+        matches!(answer.status, 404 | 405)
+            && answer.errcode.as_deref().is_none_or(|errcode| errcode == "M_UNRECOGNIZED")
+    })
+}
+
+/// Of two refusals the one that tells more: what a server answered, rather than that one could not be reached.
+fn better(last: Option<Error>, new: Error) -> Error {
+    match (last, &new) {
+        (Some(Error::Remote(old)), Error::Remote(why)) if old.answer().is_some() && why.answer().is_none() => {
+            Error::Remote(old)
+        }
+        _ => new,
+    }
+}

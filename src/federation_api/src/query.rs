@@ -1,0 +1,65 @@
+//! Questions about aliases and profiles (Server-Server API, "Querying for information").
+
+use axum::{Router, extract::State, routing::get};
+use ruma_common::{OwnedRoomAliasId, OwnedUserId};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use stoa_accounts::Accounts;
+use stoa_http::{Error, Json, Params, Result, origin::Origin};
+use stoa_rooms::Rooms;
+use stoa_view::View;
+
+use crate::Api;
+
+pub(crate) fn routes() -> Router<Api> {
+    Router::new()
+        .route("/_matrix/federation/v1/query/directory", get(directory))
+        .route("/_matrix/federation/v1/query/profile", get(profile))
+        .route("/_matrix/federation/v1/query/{queryType}", get(unknown))
+}
+
+#[derive(Deserialize)]
+struct Alias {
+    room_alias: OwnedRoomAliasId,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    user_id: OwnedUserId,
+    field: Option<String>,
+}
+
+/// `GET /_matrix/federation/v1/query/directory`
+async fn directory(
+    _: Origin,
+    State(rooms): State<Rooms>,
+    State(view): State<View>,
+    Params(query): Params<Alias>,
+) -> Result<Json<Value>> {
+    let room_id = rooms.resolve_alias(&query.room_alias).await?;
+    let us = rooms.server().to_string();
+    let others = view.servers_in(&room_id).await?;
+    let servers: Vec<String> = std::iter::once(us.clone()).chain(others.into_iter().filter(|it| *it != us)).collect();
+    Ok(Json(json!({ "room_id": room_id, "servers": servers })))
+}
+
+/// `GET /_matrix/federation/v1/query/profile`
+async fn profile(
+    _: Origin,
+    State(accounts): State<Accounts>,
+    Params(query): Params<Profile>,
+) -> Result<Json<Map<String, Value>>> {
+    if query.user_id.server_name() != accounts.server_name() {
+        return Err(Error::not_found("there is no such user"));
+    }
+    let mut fields = accounts.profile(&query.user_id).await?;
+    if let Some(field) = &query.field {
+        fields.retain(|name, _| name == field);
+    }
+    Ok(Json(fields))
+}
+
+/// `GET /_matrix/federation/v1/query/{queryType}`
+async fn unknown(_: Origin) -> Error {
+    Error::not_found("this server does not answer questions of that type")
+}

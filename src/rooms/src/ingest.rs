@@ -1,0 +1,377 @@
+//! Taking in events of other servers (Server-Server API, "Checks performed on receipt of a PDU").
+//!
+//! Checks 1 to 3 (shape, signatures, content hash) are done before, without the room's lock: what arrives here is a
+//! [`stoa_event::pdu::Pdu`] that its servers signed. Nothing is fetched here: what is lacking is named, and a higher floor comes
+//! back with it.
+
+use std::sync::Arc;
+
+use stoa_event::{
+    auth::{AuthState, Create, PowerLevels, Powers, Reject, check_auth_events, check_with, kind},
+    ids::{EventId, OwnedEventId, RoomId, RoomVersionId},
+    pdu::Pdu,
+    version::Rules,
+};
+use stoa_store::{
+    EventNo,
+    rows::{
+        self,
+        events::{Header, Standing, StoredEvent},
+    },
+    schema,
+    state::Root,
+};
+
+use crate::{
+    Error, Rooms,
+    effects::{Place, Way},
+    writer::Writer,
+};
+
+/// The state after an event that is not held, as another server told it.
+#[derive(Clone, Debug)]
+pub struct StateAfter {
+    /// The event.
+    pub event: OwnedEventId,
+    /// The ids of the state's events, all of which must be held.
+    pub state: Vec<OwnedEventId>,
+}
+
+/// An event that comes from another server.
+#[derive(Clone, Debug)]
+pub enum Arrival {
+    /// It happened now. With states after those of its `prev_events` that cannot be had.
+    Live(Arc<Pdu>, Vec<StateAfter>),
+    /// It happened before what is known: `/backfill`.
+    History(Arc<Pdu>, Vec<StateAfter>),
+    /// It is only known of: an auth event, or part of a state.
+    Outlier(Arc<Pdu>),
+}
+
+impl Arrival {
+    /// The event.
+    pub fn pdu(&self) -> &Arc<Pdu> {
+        match self {
+            Arrival::Live(pdu, _) | Arrival::History(pdu, _) | Arrival::Outlier(pdu) => pdu,
+        }
+    }
+}
+
+/// What an event lacks before it can be judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Events that it names as its auth events, or that a told state holds.
+    pub events: Vec<OwnedEventId>,
+    /// Events that it follows.
+    pub prevs: Vec<OwnedEventId>,
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is part of the room.
+    Accepted,
+    /// It is allowed where it stands, but not by what the room is now: kept, and shown to nobody.
+    SoftFailed(String),
+    /// It is not allowed: kept so that what builds on it can be judged.
+    Rejected(String),
+    /// It was there before, or is an outlier now.
+    Known,
+    /// It cannot be judged yet.
+    Needs(Needs),
+}
+
+impl Rooms {
+    /// The rules of a room that this server knows.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`] where it is not known.
+    pub async fn rules_of(&self, room: &RoomId) -> Result<Arc<Rules>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let no = self.room_no(&snapshot, room).await?;
+        let head = snapshot.get(&schema::ROOMS, &no).await?.ok_or(Error::UnknownRoom)?;
+        crate::live::rules(&head.version)
+    }
+
+    /// The version of a room that this server knows.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`] where it is not known.
+    pub async fn version_of(&self, room: &RoomId) -> Result<RoomVersionId, Error> {
+        Ok(self.rules_of(room).await?.id.clone())
+    }
+
+    /// The ids of a room's forward extremities.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`] where the room is not known.
+    pub async fn tips(&self, room: &RoomId) -> Result<Vec<OwnedEventId>, Error> {
+        let store = &self.inner.store;
+        let snapshot = store.snapshot().await?;
+        let no = self.room_no(&snapshot, room).await?;
+        let head = snapshot.get(&schema::ROOMS, &no).await?.ok_or(Error::UnknownRoom)?;
+        let nos: Vec<EventNo> = head.extremities.iter().map(|(no, _)| *no).collect();
+        let events = store.events().get_many(&snapshot, no, &nos).await?;
+        let id = |event: &Arc<StoredEvent>| OwnedEventId::try_from(event.header.event_id.as_str()).ok();
+        Ok(events.iter().flatten().filter_map(id).collect())
+    }
+
+    /// Whether an event of a room is held, as whatever.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn holds(&self, room: &RoomId, id: &EventId) -> Result<bool, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let no = self.inner.store.names().room(&snapshot, room.as_str()).await?;
+        let place = snapshot.get(&schema::EVENT_IDS, &id.to_string()).await?;
+        Ok(place.is_some_and(|place| Some(place.room) == no))
+    }
+
+    /// Takes in events of one room, in the order given, and says what became of each. All that could be judged is
+    /// committed, at once where nothing in it builds on another's stored form.
+    ///
+    /// # Errors
+    /// Where the room is not known or the store fails. Nothing is half done then.
+    pub async fn ingest(&self, room: &RoomId, arrivals: Vec<Arrival>) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = Vec::with_capacity(arrivals.len());
+        let mut arrivals = arrivals.into_iter().peekable();
+        while arrivals.peek().is_some() {
+            let inner = &*self.inner;
+            let before = inner.store.snapshot().await?;
+            let no = self.room_no(&before, room).await?;
+            let lock = self.lock(no).await;
+            let snapshot = inner.store.snapshot().await?;
+            let mut writer = Writer::begin(inner, &snapshot, lock).await?;
+            while let Some(arrival) = arrivals.next_if(|next| !writer.must_end_before(next.pdu())) {
+                outcomes.push(writer.arrive(arrival).await?);
+            }
+            writer.commit().await?;
+        }
+        Ok(outcomes)
+    }
+}
+
+/// What judging an event by its own auth events found.
+pub(crate) struct ByAuth {
+    pub(crate) nos: Vec<EventNo>,
+    pub(crate) reject: Option<Reject>,
+}
+
+impl Writer<'_> {
+    /// Whether an event can only be added when what this transaction adds is stored.
+    fn must_end_before(&self, pdu: &Pdu) -> bool {
+        self.named.contains(pdu.event_id().as_str())
+            || pdu.redacts().is_some_and(|target| self.fresh.contains_key(target.as_str()))
+    }
+
+    async fn arrive(&mut self, arrival: Arrival) -> Result<Outcome, Error> {
+        let pdu = arrival.pdu().clone();
+        if pdu.room_id() != &self.live.id {
+            return Ok(Outcome::Rejected("it is of another room".into()));
+        }
+        if let Some(no) = self.in_room(pdu.event_id().as_str()).await?
+            && (matches!(arrival, Arrival::Outlier(_)) || self.has_place(no).await?)
+        {
+            return Ok(Outcome::Known);
+        }
+        if pdu.kind() == kind::CREATE && pdu.event_id() != self.live.create.event_id() {
+            return Ok(Outcome::Rejected("the room has another create event".into()));
+        }
+        let by_auth = match self.by_auth(&pdu).await? {
+            Ok(by_auth) => by_auth,
+            Err(missing) => return Ok(Outcome::Needs(Needs { events: missing, prevs: Vec::new() })),
+        };
+        match arrival {
+            Arrival::Outlier(pdu) => {
+                self.keep_outlier(&pdu, by_auth.nos, by_auth.reject.is_some()).await?;
+                Ok(by_auth.reject.map_or(Outcome::Known, |why| Outcome::Rejected(why.to_string())))
+            }
+            Arrival::Live(pdu, states) => self.judge(pdu, states, by_auth, Way::Live).await,
+            Arrival::History(pdu, states) => self.judge(pdu, states, by_auth, Way::History).await,
+        }
+    }
+
+    /// Whether an event has its place in the graph, so that the state around it is known.
+    async fn has_place(&self, no: EventNo) -> Result<bool, Error> {
+        match self.added.get(&no) {
+            Some(header) => Ok(header.before.is_some()),
+            None => Ok(self.stored(no).await?.header.before.is_some()),
+        }
+    }
+
+    pub(crate) async fn standing(&self, no: EventNo) -> Result<Standing, Error> {
+        match self.added.get(&no) {
+            Some(header) => Ok(header.standing),
+            None => Ok(self.stored(no).await?.header.standing),
+        }
+    }
+
+    /// Check 4: the events that it names itself allow it. `Err` are those that are not held.
+    pub(crate) async fn by_auth(&mut self, pdu: &Arc<Pdu>) -> Result<Result<ByAuth, Vec<OwnedEventId>>, Error> {
+        let mut missing = Vec::new();
+        let mut nos = Vec::with_capacity(pdu.auth_events().len());
+        let mut events = Vec::with_capacity(pdu.auth_events().len());
+        for id in pdu.auth_events() {
+            match self.in_room(id.as_str()).await? {
+                Some(no) => {
+                    nos.push(no);
+                    events.push((self.pdu(no).await?, self.standing(no).await? == Standing::Rejected));
+                }
+                None => missing.push(id.clone()),
+            }
+        }
+        if !missing.is_empty() {
+            return Ok(Err(missing));
+        }
+        let named: Vec<(&Pdu, bool)> = events.iter().map(|(pdu, rejected)| (&**pdu, *rejected)).collect();
+        let (rules, create) = (&self.live.rules, &self.live.create);
+        let reject =
+            check_auth_events(rules, pdu, &named, Some(create)).and_then(|()| allowed_by(rules, create, pdu, &named));
+        Ok(Ok(ByAuth { nos, reject: reject.err() }))
+    }
+
+    /// Checks 5 and 6: the state before it allows it, and what the room is now. Then it gets its place.
+    pub(crate) async fn judge(
+        &mut self,
+        pdu: Arc<Pdu>,
+        states: Vec<StateAfter>,
+        by_auth: ByAuth,
+        way: Way,
+    ) -> Result<Outcome, Error> {
+        let (mut prev, mut roots, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut depth = 0;
+        for id in pdu.prev_events() {
+            let no = self.in_room(id.as_str()).await?;
+            match no {
+                Some(no) if self.has_place(no).await? => {
+                    roots.push(self.state_after(no).await?);
+                    depth = depth.max(self.depth(no).await?);
+                    prev.push(no);
+                }
+                _ => missing.push(id.clone()),
+            }
+        }
+        let mut needs = Needs::default();
+        for id in &missing {
+            match states.iter().find(|state| state.event == *id) {
+                Some(told) => match self.told(&told.state).await? {
+                    Ok(root) => roots.push(root),
+                    Err(events) => needs.events.extend(events),
+                },
+                None => needs.prevs.push(id.clone()),
+            }
+        }
+        if needs != Needs::default() {
+            return Ok(Outcome::Needs(needs));
+        }
+        let before = self.resolve(roots).await?;
+        let gathered = self.gather_at(before, (pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content())).await?;
+        let by_state = || check_with(&self.live.rules, &pdu, &gathered.powers, &gathered.state);
+        let mut outcome = match by_auth.reject.map_or_else(by_state, Err) {
+            Ok(()) => Outcome::Accepted,
+            Err(why) => Outcome::Rejected(why.to_string()),
+        };
+        // Who has just come in has nothing else to judge by.
+        let goes_on = way == Way::Live && !self.live.head.extremities.is_empty();
+        if outcome == Outcome::Accepted && goes_on && before != self.live.head.root {
+            let now = self.gather(pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content()).await?;
+            if let Err(why) = check_with(&self.live.rules, &pdu, &now.powers, &now.state) {
+                outcome = Outcome::SoftFailed(why.to_string());
+            }
+        }
+        let place = Place {
+            way,
+            standing: match outcome {
+                Outcome::Accepted => Standing::Accepted,
+                Outcome::SoftFailed(_) => Standing::SoftFailed,
+                _ => Standing::Rejected,
+            },
+            before,
+            auth: by_auth.nos,
+            prev,
+            depth: if missing.is_empty() { depth + 1 } else { pdu.depth().max(depth + 1) },
+            missing: missing.into_iter().map(|id| id.to_string()).collect(),
+            powers: gathered.powers,
+            txn: None,
+            made_here: false,
+        };
+        self.place(pdu, place).await?;
+        Ok(outcome)
+    }
+
+    async fn depth(&self, no: EventNo) -> Result<u64, Error> {
+        match self.added.get(&no) {
+            Some(header) => Ok(header.depth),
+            None => Ok(self.stored(no).await?.header.depth),
+        }
+    }
+
+    /// A state that another server told, as a tree. `Err` are the events of it that are not held.
+    pub(crate) async fn told(&mut self, state: &[OwnedEventId]) -> Result<Result<Root, Vec<OwnedEventId>>, Error> {
+        let (mut root, mut missing) = (Root::EMPTY, Vec::new());
+        for id in state {
+            match self.in_room(id.as_str()).await? {
+                None => missing.push(id.clone()),
+                Some(no) if self.standing(no).await? != Standing::Rejected => {
+                    let pdu = self.pdu(no).await?;
+                    if let Some(key) = pdu.state_key() {
+                        let key = self.state_key(pdu.kind(), key).await?;
+                        root = self.state.set(root, key, Some(no)).await?;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        self.roots.push(root);
+        Ok(if missing.is_empty() { Ok(root) } else { Err(missing) })
+    }
+
+    /// Keeps an event apart from the graph.
+    pub(crate) async fn keep_outlier(
+        &mut self,
+        pdu: &Arc<Pdu>,
+        auth: Vec<EventNo>,
+        rejected: bool,
+    ) -> Result<EventNo, Error> {
+        let no = self.live.head.next_event;
+        self.live.head.next_event = EventNo(no.0 + 1);
+        let content = pdu.content_range();
+        let header = Header {
+            event_id: pdu.event_id().to_string(),
+            kind: pdu.kind().to_owned(),
+            state_key: pdu.state_key().map(str::to_owned),
+            sender: pdu.sender().to_string(),
+            origin_server_ts: pdu.origin_server_ts(),
+            depth: pdu.depth(),
+            content_from: content.start,
+            content_to: content.end,
+            standing: if rejected { Standing::Rejected } else { Standing::Outlier },
+            at: None,
+            before: None,
+            after: None,
+            replaces: None,
+            redacted_by: None,
+            prev: Vec::new(),
+            auth,
+            txn: None,
+            redacts: pdu.redacts().map(ToString::to_string),
+            relates_to: None,
+            gap: false,
+        };
+        let event = StoredEvent { header: header.clone(), json: pdu.json().clone() };
+        rows::events::put_outlier(&mut self.tx, self.live.no, no, &event);
+        self.fresh.insert(header.event_id.clone(), no);
+        self.added.insert(no, header);
+        self.live.pdus.insert(no, pdu.clone());
+        Ok(no)
+    }
+}
+
+/// Whether the events that an event names allow it.
+pub(crate) fn allowed_by(rules: &Rules, create: &Pdu, pdu: &Pdu, named: &[(&Pdu, bool)]) -> Result<(), Reject> {
+    let levels = named.iter().find(|(pdu, _)| pdu.is_state(kind::POWER_LEVELS, ""));
+    let levels = levels.map(|(pdu, _)| PowerLevels::read(rules, pdu.content())).transpose()?;
+    let powers = Powers::new(Create::read(rules, create), levels.map(Arc::new));
+    let state: AuthState<&Pdu> = named.iter().map(|(pdu, _)| *pdu).collect();
+    check_with(rules, pdu, &powers, &state)
+}

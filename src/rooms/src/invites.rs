@@ -1,0 +1,118 @@
+//! Invites to and knocks on rooms that this server is not in (Server-Server API, "Inviting to a room", "Knocking upon a room"): nothing
+//! of the room is known but what the other server chose to show.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use stoa_event::{
+    ids::{RoomId, UserId},
+    pdu::Pdu,
+};
+use stoa_store::{Direction, Membership, Position, RoomNo, Tx, UserNo, rows, rows::rooms::OwnMembership, schema};
+
+use crate::{Error, Rooms, effects::strip};
+
+impl Rooms {
+    /// A user of ours was invited to a room, or knocked on one, that this server is not in. What is shown of the room is
+    /// what the other server says; the event itself comes last.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn shown(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        event: &Arc<Pdu>,
+        membership: Membership,
+        stripped: &[Box<RawValue>],
+    ) -> Result<(), Error> {
+        let mut events: Vec<Box<RawValue>> = stripped.to_vec();
+        events.push(strip(event)?);
+        let stripped = serde_json::to_vec(&events);
+        let stripped = stripped.map_err(|_| stoa_store::Error::Corrupt("stripped state cannot be written"))?;
+        let by = (membership == Membership::Invite).then(|| event.sender().to_string());
+        self.set_outside(room, user, membership, Some(stripped), by).await
+    }
+
+    /// An invite was refused or taken back, or a knock was withdrawn or refused, in a room that this server is not in.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`] where the user has nothing to do with the room.
+    pub async fn hide(&self, room: &RoomId, user: &UserId) -> Result<(), Error> {
+        self.set_outside(room, user, Membership::Leave, None, None).await
+    }
+
+    /// Whether a user of ours has a membership in a room that this server is not in, and which.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn membership_outside(&self, room: &RoomId, user: &UserId) -> Result<Option<OwnMembership>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let names = self.inner.store.names();
+        let room = names.room(&snapshot, room.as_str()).await?;
+        let user = names.user(&snapshot, user.as_str()).await?;
+        let (Some(room), Some(user)) = (room, user) else { return Ok(None) };
+        Ok(snapshot.get(&schema::MEMBERSHIPS, &(user, room)).await?)
+    }
+
+    /// Whether any user of ours is joined to a room: then this server takes part in it.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn is_in(&self, room: &RoomId) -> Result<bool, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let no = self.inner.store.names().room(&snapshot, room.as_str()).await?;
+        Ok(no.is_some_and(|no| !self.inner.store.who().local(no).is_empty()))
+    }
+
+    /// Whether what happens in a room can be decided here: a user of ours is in it, or nobody of any other server is.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn knows(&self, room: &RoomId) -> Result<bool, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let Some(no) = self.inner.store.names().room(&snapshot, room.as_str()).await? else { return Ok(false) };
+        if !snapshot.has(&schema::ROOMS, &no).await? {
+            return Ok(false);
+        }
+        let servers = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, 1).await?;
+        Ok(servers.is_empty() || !self.inner.store.who().local(no).is_empty())
+    }
+
+    async fn set_outside(
+        &self,
+        room: &RoomId,
+        user: &UserId,
+        membership: Membership,
+        stripped: Option<Vec<u8>>,
+        by: Option<String>,
+    ) -> Result<(), Error> {
+        let store = &self.inner.store;
+        let snapshot = store.snapshot().await?;
+        let mut tx = Tx::new();
+        let no: RoomNo = store.names().name_room(&snapshot, &mut tx, room.as_str()).await?;
+        let user: UserNo = store.names().name_user(&snapshot, &mut tx, user.as_str()).await?;
+        let lock = self.lock(no).await;
+        let snapshot = store.snapshot().await?;
+        let old = snapshot.get(&schema::MEMBERSHIPS, &(user, no)).await?;
+        if old.as_ref().is_some_and(|old| old.membership == Membership::Join) {
+            return Ok(());
+        }
+        let own = OwnMembership {
+            membership,
+            event: None,
+            at: Position::MIN,
+            joined_at: old.as_ref().and_then(|old| old.joined_at),
+            left_at: old.and_then(|old| old.left_at),
+            stripped,
+            by,
+            forgotten: false,
+        };
+        let slot = tx.slot();
+        rows::rooms::put_own(&mut tx, slot, user, no, own, false);
+        tx.tell(move |_| stoa_store::Fact::Member { room: no, user, membership, local: true });
+        store.commit(tx).await?;
+        drop(lock);
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! Another server that exists only to ask: a name, a signing key, and the one answer that it gives, its key document.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use crate::ca::Ca;
+use crate::home::Home;
+use crate::http::{Client, Reply, encode};
+use crate::process::lasting_port;
+use crate::random::unique;
+use crate::sign::{Keys, canonical};
+
+const KEY_ID: &str = "ed25519:stranger";
+const HOUR_MS: u64 = 60 * 60 * 1000;
+
+/// A server of nobody's making: what it sends is what a test wants it to send.
+pub struct Stranger {
+    name: String,
+    keys: Keys,
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+    _folder: TempDir,
+}
+
+struct Shared {
+    document: Mutex<Value>,
+    asked: AtomicUsize,
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
+}
+
+impl Stranger {
+    /// A server named `localhost:PORT`, which shows its key there, with a certificate of this authority.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub async fn start(ca: &Arc<Ca>, seed: u8) -> Stranger {
+        let folder = tempfile::Builder::new().prefix("stoa-stranger-").tempdir().expect("a temporary folder");
+        let files = ca.issue(folder.path(), &["localhost", "127.0.0.1"]);
+        let chain = vec![CertificateDer::from_pem_file(&files.certificate).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("protocols").with_no_client_auth().with_single_cert(chain, key).expect("a pair");
+        let port = lasting_port();
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+        let shared = Arc::new(Shared { document: Mutex::default(), asked: AtomicUsize::new(0) });
+        let server = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), shared.clone()));
+        let name = format!("localhost:{port}");
+        let stranger = Stranger { name, keys: Keys::new(seed), shared, server, _folder: folder };
+        stranger.set_validity(now() + 24 * HOUR_MS);
+        stranger
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A user of it.
+    pub fn user(&self, name: &str) -> String {
+        format!("@{name}:{}", self.name)
+    }
+
+    /// How many times somebody asked for its key.
+    pub fn asked(&self) -> usize {
+        self.shared.asked.load(Ordering::SeqCst)
+    }
+
+    /// Publishes the key as valid until then.
+    pub fn set_validity(&self, valid_until_ts: u64) {
+        let document = json!({
+            "server_name": self.name,
+            "valid_until_ts": valid_until_ts,
+            "verify_keys": { KEY_ID: { "key": self.keys.public() } },
+            "old_verify_keys": {},
+        });
+        self.publish(self.keys.sign(&self.name, KEY_ID, document));
+    }
+
+    /// Publishes the key as one that it signs with no longer.
+    pub fn retire_key(&self, expired_ts: u64) {
+        let document = json!({
+            "server_name": self.name,
+            "valid_until_ts": now() + 24 * HOUR_MS,
+            "verify_keys": {},
+            "old_verify_keys": { KEY_ID: { "key": self.keys.public(), "expired_ts": expired_ts } },
+        });
+        self.publish(self.keys.sign(&self.name, KEY_ID, document));
+    }
+
+    fn publish(&self, document: Value) {
+        *self.shared.document.lock().unwrap_or_else(PoisonError::into_inner) = document;
+    }
+
+    /// The `Authorization` of a request from this server to that one.
+    pub fn authorization(&self, method: &Method, path: &str, to: &str, body: Option<&Value>) -> String {
+        let mut signed =
+            json!({ "method": method.as_str(), "uri": path, "origin": self.name, "destination": to });
+        if let Some(body) = body {
+            signed["content"] = body.clone();
+        }
+        let signature = &self.keys.sign(&self.name, KEY_ID, signed)["signatures"][&self.name][KEY_ID];
+        let signature = signature.as_str().unwrap_or_default();
+        format!(r#"X-Matrix origin="{}",destination="{to}",key="{KEY_ID}",sig="{signature}""#, self.name)
+    }
+
+    /// A signed request.
+    pub async fn ask(&self, home: &Home, method: Method, path: &str, body: Option<&Value>) -> Reply {
+        let authorization = self.authorization(&method, path, &home.server_name(), body);
+        ask_with(home.client(), method, path, body, &[&authorization]).await
+    }
+
+    /// A signed `GET`.
+    pub async fn get(&self, home: &Home, path: &str) -> Reply {
+        self.ask(home, Method::GET, path, None).await
+    }
+
+    /// A signed `PUT`.
+    pub async fn put(&self, home: &Home, path: &str, body: &Value) -> Reply {
+        self.ask(home, Method::PUT, path, Some(body)).await
+    }
+
+    /// A signed `POST`.
+    pub async fn post(&self, home: &Home, path: &str, body: &Value) -> Reply {
+        self.ask(home, Method::POST, path, Some(body)).await
+    }
+
+    /// Sends events in a transaction.
+    pub async fn send(&self, home: &Home, pdus: &[&Value]) -> Reply {
+        let body = json!({ "origin": self.name, "origin_server_ts": now(), "pdus": pdus, "edus": [] });
+        self.put(home, &format!("/_matrix/federation/v1/send/{}", unique()), &body).await
+    }
+
+    /// An event of room version 3 or later, hashed and signed; first its id.
+    pub fn event(&self, mut event: Value) -> (String, Value) {
+        if let Some(fields) = event.as_object_mut() {
+            fields.remove("unsigned");
+            fields.remove("signatures");
+            fields.remove("hashes");
+        }
+        let hash = Sha256::digest(canonical(&event).as_bytes());
+        event["hashes"] = json!({ "sha256": STANDARD_NO_PAD.encode(hash) });
+        let redacted = redacted(&event);
+        let id = format!("${}", URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&redacted).as_bytes())));
+        event["signatures"] = self.keys.sign(&self.name, KEY_ID, redacted)["signatures"].clone();
+        (id, event)
+    }
+
+    /// Asks for a template for one of its users, and signs it.
+    pub async fn make(&self, home: &Home, what: &str, room: &str, user: &str) -> (String, Value) {
+        let versions = match what {
+            "leave" => String::new(),
+            _ => (1..=12).map(|version| format!("&ver={version}")).collect::<String>().replacen('&', "?", 1),
+        };
+        let path = format!("/_matrix/federation/v1/make_{what}/{}/{}{versions}", encode(room), encode(user));
+        let made = self.get(home, &path).await.ok();
+        let mut event = made["event"].clone();
+        event["origin_server_ts"] = json!(now());
+        self.event(event)
+    }
+
+    /// Brings one of its users into a room; gives the event's id and the answer, which has the room's state.
+    pub async fn join(&self, home: &Home, room: &str, user: &str) -> (String, Value) {
+        let (id, event) = self.make(home, "join", room, user).await;
+        let path = format!("/_matrix/federation/v2/send_join/{}/{}", encode(room), encode(&id));
+        (id, self.put(home, &path, &event).await.ok())
+    }
+
+    /// Takes one of its users out of a room.
+    pub async fn leave(&self, home: &Home, room: &str, user: &str) {
+        let (id, event) = self.make(home, "leave", room, user).await;
+        let path = format!("/_matrix/federation/v2/send_leave/{}/{}", encode(room), encode(&id));
+        self.put(home, &path, &event).await.ok();
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// A request with these `Authorization` headers.
+///
+/// # Panics
+/// If the server cannot be reached.
+pub async fn ask_with(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+    authorizations: &[&str],
+) -> Reply {
+    let mut request = Request::builder().method(method.clone()).uri(format!("{}{path}", client.base()));
+    for authorization in authorizations {
+        request = request.header("Authorization", *authorization);
+    }
+    let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let request = request.body(Full::new(bytes)).expect("a request");
+    let what = format!("{method} {path}");
+    client.send(what.clone(), request).await.unwrap_or_else(|why| panic!("{what} was not answered: {why}"))
+}
+
+/// What redaction leaves of the events that are made here: messages lose their content, members keep what they are.
+fn redacted(event: &Value) -> Value {
+    let mut event = event.clone();
+    let membership = event["content"]["membership"].clone();
+    event["content"] = match membership.is_string() && event["type"] == "m.room.member" {
+        true => json!({ "membership": membership }),
+        false => json!({}),
+    };
+    event
+}
+
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let (acceptor, shared) = (acceptor.clone(), shared.clone());
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let shared = shared.clone();
+                async move { Ok::<_, std::convert::Infallible>(answer(&shared, request.uri().path())) }
+            });
+            // Whoever goes away in between does not matter.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+fn answer(shared: &Shared, path: &str) -> Response<Full<Bytes>> {
+    let (status, body) = match path {
+        "/_matrix/key/v2/server" => {
+            shared.asked.fetch_add(1, Ordering::SeqCst);
+            (200, shared.document.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        }
+        _ => (404, json!({ "errcode": "M_UNRECOGNIZED", "error": "this server only asks" })),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    response
+}
