@@ -4,10 +4,14 @@ use axum::{Router, extract::State, routing::get};
 use ruma_common::{OwnedRoomAliasId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
 use stoa_rooms::Rooms;
 
 use crate::{Api, paths::Paths};
+
+/// How many servers an answer names.
+const MANY_SERVERS: usize = 50;
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -35,9 +39,21 @@ struct Listing {
 }
 
 /// `GET /_matrix/client/v3/directory/room/{roomAlias}`. Needs no token.
-async fn resolve(State(rooms): State<Rooms>, Segments(alias): Segments<OwnedRoomAliasId>) -> Result<Json<Value>> {
+async fn resolve(
+    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
+    Segments(alias): Segments<OwnedRoomAliasId>,
+) -> Result<Json<Value>> {
+    if alias.server_name() != rooms.server() {
+        let (room_id, servers) = federation.resolve_alias(&alias).await?;
+        return Ok(Json(json!({ "room_id": room_id, "servers": servers })));
+    }
     let room_id = rooms.resolve_alias(&alias).await?;
-    Ok(Json(json!({ "room_id": room_id, "servers": [rooms.server()] })))
+    // Ourselves first: that we know the alias is certain.
+    let mut servers = vec![rooms.server().to_owned()];
+    servers.extend(rooms.servers(&room_id).await?.into_iter().filter(|server| server != rooms.server()));
+    servers.truncate(MANY_SERVERS);
+    Ok(Json(json!({ "room_id": room_id, "servers": servers })))
 }
 
 /// `PUT /_matrix/client/v3/directory/room/{roomAlias}`

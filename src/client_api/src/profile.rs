@@ -4,6 +4,7 @@ use axum::{Router, extract::State, routing::get};
 use ruma_common::OwnedUserId;
 use serde_json::{Map, Value};
 use stoa_accounts::{Accounts, ShortProfile};
+use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
 use stoa_rooms::{Profile, Rooms};
 
@@ -16,15 +17,31 @@ pub(crate) fn routes() -> Router<Api> {
 }
 
 /// `GET /_matrix/client/v3/profile/{userId}`
-async fn whole(State(accounts): State<Accounts>, Segments(user): Segments<OwnedUserId>) -> Result<Json<Value>> {
-    Ok(Json(accounts.profile(&user).await?.into()))
+async fn whole(
+    State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
+    Segments(user): Segments<OwnedUserId>,
+) -> Result<Json<Value>> {
+    let profile = match user.server_name() == federation.server() {
+        true => accounts.profile(&user).await?,
+        false => federation.profile(&user, None).await?,
+    };
+    Ok(Json(profile.into()))
 }
 
 /// `GET /_matrix/client/v3/profile/{userId}/{keyName}`
 async fn one(
     State(accounts): State<Accounts>,
+    State(federation): State<Federation>,
     Segments((user, key)): Segments<(OwnedUserId, String)>,
 ) -> Result<Json<Value>> {
+    if user.server_name() != federation.server() {
+        let profile = federation.profile(&user, Some(&key)).await?;
+        return match profile.is_empty() {
+            false => Ok(Json(profile.into())),
+            true => Err(Error::not_found("the user has no such profile field")),
+        };
+    }
     let value = accounts.profile_field(&user, &key).await?;
     Ok(Json(Map::from_iter([(key, value)]).into()))
 }

@@ -1,8 +1,10 @@
 //! Reading rooms (Client-Server API, "Getting events for a room", "Published room directory").
 
 use axum::{Router, extract::State, routing::get};
-use ruma_common::{OwnedEventId, OwnedRoomId};
+use ruma_common::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use serde::Deserialize;
+use serde_json::{Map, Value};
+use stoa_federation::Federation;
 use stoa_http::{Body, Error, JsonBytes, MaybeWho, Params, Result, Segments, Who, body};
 use stoa_rooms::Rooms;
 use stoa_store::Membership;
@@ -57,11 +59,14 @@ pub(crate) struct StateQuery {
     format: Option<String>,
 }
 
+/// How many times other servers are asked for more history before a page is as short as it is.
+const PATIENCE: usize = 5;
+
 #[derive(Deserialize)]
 struct DirectoryQuery {
     limit: Option<u64>,
     since: Option<String>,
-    server: Option<String>,
+    server: Option<OwnedServerName>,
 }
 
 #[derive(Default, Deserialize)]
@@ -81,7 +86,7 @@ struct DirectoryFilter {
 
 #[derive(Deserialize)]
 struct Server {
-    server: Option<String>,
+    server: Option<OwnedServerName>,
 }
 
 fn filter(given: Option<&str>) -> Result<RoomEventFilter> {
@@ -100,19 +105,30 @@ fn membership(word: Option<&str>) -> Result<Option<Membership>> {
 async fn messages(
     who: Who,
     State(view): State<View>,
+    State(federation): State<Federation>,
     Segments(room): Segments<OwnedRoomId>,
     Params(query): Params<MessagesQuery>,
 ) -> Result<JsonBytes> {
-    let request = MessagesRequest {
+    let mut request = MessagesRequest {
         viewer: viewer(&who),
         room,
+        over_gaps: false,
         from: query.from,
         to: query.to,
         backward: query.dir == Dir::Backward,
         limit: query.limit,
         filter: filter(query.filter.as_deref())?,
     };
-    Ok(JsonBytes(view.messages(&request).await?.into()))
+    // Each time other servers may give a hundred events more.
+    for _ in 0..PATIENCE {
+        let page = view.messages(&request).await?;
+        let Some(depth) = page.gap else { return Ok(JsonBytes(page.body.into())) };
+        if !federation.backfill(&request.room, depth).await? {
+            break;
+        }
+    }
+    request.over_gaps = true;
+    Ok(JsonBytes(view.messages(&request).await?.body.into()))
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/context/{eventId}`
@@ -202,13 +218,14 @@ async fn aliases(
     Ok(JsonBytes(aliases.to_string().into()))
 }
 
-/// Other servers' directories come with federation.
-fn own(rooms: &Rooms, server: Option<&str>) -> Result<()> {
+/// A page of the directory of another server, if one is asked for.
+async fn elsewhere(federation: &Federation, server: Option<&OwnedServerName>, request: Value) -> Result<Option<JsonBytes>> {
     match server {
-        Some(server) if server != rooms.server().as_str() => {
-            Err(Error::not_found("This server does not federate yet, so it cannot ask others for their rooms"))
+        Some(server) if server != federation.server() => {
+            let page = federation.public_rooms(server, &request).await?;
+            Ok(Some(JsonBytes(page.to_string().into())))
         }
-        _ => Ok(()),
+        _ => Ok(None),
     }
 }
 
@@ -216,10 +233,15 @@ fn own(rooms: &Rooms, server: Option<&str>) -> Result<()> {
 async fn directory(
     _: MaybeWho,
     State(view): State<View>,
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     Params(query): Params<DirectoryQuery>,
 ) -> Result<JsonBytes> {
-    own(&rooms, query.server.as_deref())?;
+    let mut request = Map::new();
+    request.extend(query.limit.map(|limit| ("limit".to_owned(), limit.into())));
+    request.extend(query.since.clone().map(|since| ("since".to_owned(), since.into())));
+    if let Some(page) = elsewhere(&federation, query.server.as_ref(), request.into()).await? {
+        return Ok(page);
+    }
     let request = DirectoryRequest { limit: query.limit, since: query.since, ..DirectoryRequest::default() };
     Ok(JsonBytes(view.directory(&request).await?.into()))
 }
@@ -228,16 +250,20 @@ async fn directory(
 async fn search_directory(
     _: Who,
     State(view): State<View>,
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     Params(query): Params<Server>,
-    Body(body): Body<DirectoryBody>,
+    Body(body): Body<Map<String, Value>>,
 ) -> Result<JsonBytes> {
-    own(&rooms, query.server.as_deref())?;
+    let request: DirectoryBody =
+        serde_json::from_value(Value::Object(body.clone())).map_err(|why| Error::bad_json(why.to_string()))?;
+    if let Some(page) = elsewhere(&federation, query.server.as_ref(), body.into()).await? {
+        return Ok(page);
+    }
     let request = DirectoryRequest {
-        limit: body.limit,
-        since: body.since,
-        term: body.filter.generic_search_term,
-        room_types: body.filter.room_types,
+        limit: request.limit,
+        since: request.since,
+        term: request.filter.generic_search_term,
+        room_types: request.filter.room_types,
     };
     Ok(JsonBytes(view.directory(&request).await?.into()))
 }

@@ -384,7 +384,7 @@ pub(crate) fn in_order(events: Vec<Arc<Pdu>>) -> Vec<Arc<Pdu>> {
 }
 
 /// Events so that each comes after those of them that it follows.
-fn by_prevs(events: Vec<Arc<Pdu>>) -> Vec<Arc<Pdu>> {
+pub(crate) fn by_prevs(events: Vec<Arc<Pdu>>) -> Vec<Arc<Pdu>> {
     sorted(events, |pdu| pdu.prev_events())
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    fn turn(&self, origin: &ServerName, room: &OwnedRoomId) -> Turn {
+    pub(crate) fn turn(&self, origin: &ServerName, room: &OwnedRoomId) -> Turn {
         let mut turns = self.turns.lock();
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         turns.entry((origin.to_owned(), room.clone())).or_default().clone()

@@ -9,8 +9,10 @@ mod devices;
 mod edus;
 mod error;
 mod fetch;
+mod history;
 mod intake;
 mod join;
+mod query;
 mod sender;
 mod serve;
 

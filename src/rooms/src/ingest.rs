@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use stoa_event::{
     auth::{AuthState, Create, PowerLevels, Powers, Reject, check_auth_events, check_with, kind},
-    ids::{EventId, OwnedEventId, RoomId, RoomVersionId},
+    format::MAX_PREV_EVENTS,
+    ids::{EventId, OwnedEventId, OwnedServerName, RoomId, RoomVersionId},
     pdu::Pdu,
     version::Rules,
 };
 use stoa_store::{
-    EventNo,
+    Direction, EventNo,
     rows::{
         self,
         events::{Header, Standing, StoredEvent},
@@ -27,6 +28,9 @@ use crate::{
     effects::{Place, Way},
     writer::Writer,
 };
+
+/// How many rows of events that are waited for are looked at to find gaps.
+const MANY_GAPS: usize = 2000;
 
 /// The state after an event that is not held, as another server told it.
 #[derive(Clone, Debug)]
@@ -114,6 +118,36 @@ impl Rooms {
         let events = store.events().get_many(&snapshot, no, &nos).await?;
         let id = |event: &Arc<StoredEvent>| OwnedEventId::try_from(event.header.event_id.as_str()).ok();
         Ok(events.iter().flatten().filter_map(id).collect())
+    }
+
+    /// The ids of events that those we hold follow and that we do not hold, the latest first: where history can be fetched
+    /// from. Only of gaps that are not later than a depth; at most as many as one question may name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`] where the room is not known.
+    pub async fn missing(&self, room: &RoomId, depth: u64) -> Result<Vec<OwnedEventId>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let no = self.room_no(&snapshot, room).await?;
+        let rows = snapshot.scan(&schema::WAITING, &no, Direction::Forward, MANY_GAPS).await?;
+        let gaps = rows.into_iter().filter(|(_, waiting)| waiting.follows && waiting.depth <= depth);
+        let mut gaps: Vec<(u64, String)> = gaps.map(|((_, id, _), waiting)| (waiting.depth, id)).collect();
+        gaps.sort_by(|a, b| b.cmp(a));
+        gaps.dedup_by(|a, b| a.1 == b.1);
+        gaps.truncate(MAX_PREV_EVENTS);
+        Ok(gaps.into_iter().filter_map(|(_, id)| OwnedEventId::try_from(id).ok()).collect())
+    }
+
+    /// The servers that have users in a room, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRoom`] where the room is not known.
+    pub async fn servers(&self, room: &RoomId) -> Result<Vec<OwnedServerName>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let no = self.room_no(&snapshot, room).await?;
+        let mut rows = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, usize::MAX).await?;
+        // Those with most users first: they are likely to hold most.
+        rows.sort_by_key(|(_, joined)| std::cmp::Reverse(*joined));
+        Ok(rows.into_iter().filter_map(|((_, server), _)| OwnedServerName::try_from(server).ok()).collect())
     }
 
     /// Whether an event of a room is held, as whatever.

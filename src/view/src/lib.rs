@@ -31,7 +31,7 @@ pub use crate::{
     directory::DirectoryRequest,
     error::Error,
     filter::{Filter, RoomEventFilter},
-    messages::{ContextRequest, MessagesRequest},
+    messages::{ContextRequest, MessagesRequest, Page},
     relations::RelationsRequest,
     servers::{MissingRequest, StateIds, WholeState},
     state::MembersRequest,

@@ -16,6 +16,8 @@ use crate::{
 
 /// How many events one page has where the client does not say.
 const DEFAULT_LIMIT: usize = 10;
+/// How many rows of events that are waited for are looked at to find gaps.
+const MANY_GAPS: usize = 2000;
 
 /// A page of history that a client asks for.
 #[derive(Clone, Debug)]
@@ -34,6 +36,17 @@ pub struct MessagesRequest {
     pub limit: Option<u64>,
     /// Which events.
     pub filter: RoomEventFilter,
+    /// Whether to go on behind a gap, as if there were none.
+    pub over_gaps: bool,
+}
+
+/// A page of history.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The answer.
+    pub body: Vec<u8>,
+    /// The page is shorter than was asked for, because events before this depth are not held here but by other servers.
+    pub gap: Option<u64>,
 }
 
 /// An event and what is around it.
@@ -61,7 +74,7 @@ impl View {
     ///
     /// # Errors
     /// Where the user may not look, or a token is not ours.
-    pub async fn messages(&self, request: &MessagesRequest) -> Result<Vec<u8>, Error> {
+    pub async fn messages(&self, request: &MessagesRequest) -> Result<Page, Error> {
         let snapshot = self.inner.store.snapshot().await?;
         let mut reach = self.reach(&snapshot, &request.viewer, &request.room).await?;
         let from = match &request.from {
@@ -75,7 +88,14 @@ impl View {
         };
         let limit = request.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let limit = limit.min(self.inner.config.max_limit);
-        let walk = reach.walk(from, to, request.backward, limit, &request.filter).await?;
+        let gap = match request.backward && !request.over_gaps {
+            true => reach.gap(from.depth).await?,
+            false => None,
+        };
+        let bound = gap.map(|depth| HistoryToken { depth, position: Position::MIN });
+        let walk = reach.walk(from, bound.max(to), request.backward, limit, &request.filter).await?;
+        // A page that is full, or ends where it was to end, does not reach it.
+        let gap = gap.filter(|_| walk.events.len() < limit && to.is_none_or(|to| bound > Some(to)));
 
         let mut out = Vec::with_capacity(4096);
         let mut body = Object::new(&mut out);
@@ -94,7 +114,7 @@ impl View {
             body.array("state", reach.render(&members).await?);
         }
         body.end();
-        Ok(out)
+        Ok(Page { body: out, gap })
     }
 
     /// An event, what was before and after it, and the state there.
@@ -179,6 +199,15 @@ impl Reach<'_> {
         let Some(((_, at), no)) = last.first() else { return Ok(HistoryToken { depth: 0, position: Position::MIN }) };
         let event = self.inner.store.events().get(self.snapshot, self.room, *no).await?;
         Ok(HistoryToken { depth: event.map_or(0, |event| event.header.depth), position: *at })
+    }
+
+    /// The depth of the latest gap that is not later than a depth: what is before it may not be held here.
+    async fn gap(&self, depth: u64) -> Result<Option<u64>, Error> {
+        let rows = self.snapshot.scan(&schema::WAITING, &self.room, Direction::Forward, MANY_GAPS).await?;
+        // What follows the missing event may be just after the place from which the page begins.
+        let near = depth.saturating_add(1);
+        let gaps = rows.into_iter().filter(|(_, waiting)| waiting.follows && waiting.depth <= near);
+        Ok(gaps.map(|(_, waiting)| waiting.depth).max())
     }
 
     /// An event of this room that the user may see.

@@ -35,7 +35,7 @@ async fn walk(
 async fn sees(home: &Home, who: &Viewer, room: &OwnedRoomId) -> Vec<String> {
     match home.view.messages(&request(who, room)).await {
         Ok(page) => {
-            let page: Value = serde_json::from_slice(&page).unwrap();
+            let page: Value = serde_json::from_slice(&page.body).unwrap();
             let mut said = bodies(&page["chunk"]);
             said.reverse();
             said
@@ -47,6 +47,7 @@ async fn sees(home: &Home, who: &Viewer, room: &OwnedRoomId) -> Vec<String> {
 
 fn request(who: &Viewer, room: &OwnedRoomId) -> stoa_view::MessagesRequest {
     stoa_view::MessagesRequest {
+        over_gaps: false,
         viewer: who.clone(),
         room: room.clone(),
         from: None,
@@ -94,7 +95,7 @@ async fn a_page_stops_where_it_is_told() {
         home.say(&alice, &room, &n.to_string()).await;
     }
     let request = stoa_view::MessagesRequest { to: Some(token(&before)), ..request(&alice, &room) };
-    let page: Value = serde_json::from_slice(&home.view.messages(&request).await.unwrap()).unwrap();
+    let page: Value = serde_json::from_slice(&home.view.messages(&request).await.unwrap().body).unwrap();
     assert_eq!(bodies(&page["chunk"]), ["4", "3", "2", "1", "0"]);
     assert_eq!(list(&page["chunk"]).len(), 5);
     assert!(page.get("end").is_none());

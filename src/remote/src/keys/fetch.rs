@@ -27,49 +27,61 @@ const LONGEST_VAIN_MS: u64 = 60 * 60 * 1000;
 /// The same for one that speaks to us.
 const SHORT_VAIN_MS: u64 = 60 * 1000;
 
-/// Key ids by server.
-type Missing = BTreeMap<OwnedServerName, Vec<String>>;
+/// Key ids by server, each with the time at which it must be valid, if there is one.
+type Missing = BTreeMap<OwnedServerName, Ids>;
+pub(super) type Ids = BTreeMap<String, Option<u64>>;
 
 impl KeyRing {
     /// Makes keys known, as far as they can be had: those of which nothing is known, and those whose validity, as far as
     /// it is known, ends before `at_ms`. What could not be had stays missing; one looks with [`KeyRing::known`].
     pub async fn fetch(&self, wanted: &[(OwnedServerName, String)], at_ms: Option<u64>) {
+        self.fetch_each(wanted.iter().map(|(server, key_id)| (server.clone(), key_id.clone(), at_ms))).await;
+    }
+
+    /// The same with a time for each key: that of the newest event that it signed.
+    pub async fn fetch_each(&self, wanted: impl IntoIterator<Item = (OwnedServerName, String, Option<u64>)>) {
         let ring = &*self.ring;
         let mut missing = Missing::new();
-        for (server, key_id) in wanted {
-            if is_key_id(key_id) && ring.lacks(server, key_id, at_ms) {
-                missing.entry(server.clone()).or_default().push(key_id.clone());
+        for (server, key_id, at_ms) in wanted {
+            if is_key_id(&key_id) && ring.lacks(&server, &key_id, at_ms) {
+                let at = missing.entry(server).or_default().entry(key_id).or_default();
+                *at = at_ms.max(*at);
             }
         }
-        if missing.remove(&ring.caller.server).is_some() {
-            ring.read_own_old().await;
-        }
-        ring.read(&mut missing, at_ms).await;
-        missing.retain(|server, _| ring.caller.lists.allows(server));
-        if missing.is_empty() {
-            return;
-        }
-        if missing.len() >= ring.caller.tuning.bulk_keys && !ring.notaries.is_empty() {
-            // One question for a hundred servers, many of which may be gone.
-            ring.ask_notaries(&missing, at_ms).await;
-            ring.still(&mut missing, at_ms);
-        }
-        // Loops instead of closures: futures of closures over references cannot be sent to other threads.
-        let mut asking = Vec::with_capacity(missing.len());
-        for (server, ids) in &missing {
-            asking.push(async move { (server.clone(), ring.refresh(server, ids, at_ms, false).await) });
-        }
-        let answers: Vec<_> = stream::iter(asking).buffer_unordered(ring.caller.tuning.key_requests).collect().await;
-        let asked: Vec<_> = answers.into_iter().filter(|(_, asked)| *asked).map(|(server, _)| server).collect();
-        missing.retain(|server, _| asked.contains(server));
-        ring.still(&mut missing, at_ms);
-        if !missing.is_empty() && !ring.notaries.is_empty() {
-            ring.ask_notaries(&missing, at_ms).await;
-        }
+        ring.fetch(missing).await;
     }
 }
 
 impl Ring {
+    async fn fetch(&self, mut missing: Missing) {
+        if missing.remove(&self.caller.server).is_some() {
+            self.read_own_old().await;
+        }
+        self.read(&mut missing).await;
+        missing.retain(|server, _| self.caller.lists.allows(server));
+        if missing.is_empty() {
+            return;
+        }
+        if missing.len() >= self.caller.tuning.bulk_keys && !self.notaries.is_empty() {
+            // One question for a hundred servers, many of which may be gone.
+            self.ask_notaries(&missing).await;
+            self.still(&mut missing);
+        }
+        // A loop instead of closures: futures of closures over references cannot be sent to other threads, which only those
+        // who build on this crate are told.
+        let mut asking = Vec::with_capacity(missing.len());
+        for (server, ids) in &missing {
+            asking.push(async move { (server.clone(), self.refresh(server, ids, false).await) });
+        }
+        let answers: Vec<_> = stream::iter(asking).buffer_unordered(self.caller.tuning.key_requests).collect().await;
+        let asked: BTreeSet<_> = answers.into_iter().filter(|(_, asked)| *asked).map(|(server, _)| server).collect();
+        missing.retain(|server, _| asked.contains(server));
+        self.still(&mut missing);
+        if !missing.is_empty() && !self.notaries.is_empty() {
+            self.ask_notaries(&missing).await;
+        }
+    }
+
     /// Whether a key is unknown, or might be found to be valid for longer than is known.
     pub(super) fn lacks(&self, server: &ServerName, key_id: &str, at_ms: Option<u64>) -> bool {
         match (self.held(server, key_id), at_ms) {
@@ -83,24 +95,25 @@ impl Ring {
     /// Takes a key from the store, if it is there.
     pub(super) async fn know(&self, server: &ServerName, key_id: &str, at_ms: u64) {
         if self.lacks(server, key_id, Some(at_ms)) {
-            self.read(&mut Missing::from([(server.to_owned(), vec![key_id.to_owned()])]), Some(at_ms)).await;
+            let ids = Ids::from([(key_id.to_owned(), Some(at_ms))]);
+            self.read(&mut Missing::from([(server.to_owned(), ids)])).await;
         }
     }
 
     /// Asks the notaries for keys of one server.
-    pub(super) async fn ask_notaries_for(&self, server: &ServerName, ids: &[String], at_ms: u64) {
-        self.ask_notaries(&Missing::from([(server.to_owned(), ids.to_vec())]), Some(at_ms)).await;
+    pub(super) async fn ask_notaries_for(&self, server: &ServerName, ids: &Ids) {
+        self.ask_notaries(&Missing::from([(server.to_owned(), ids.clone())])).await;
     }
 
-    fn still(&self, missing: &mut Missing, at_ms: Option<u64>) {
+    fn still(&self, missing: &mut Missing) {
         missing.retain(|server, ids| {
-            ids.retain(|id| self.lacks(server, id, at_ms));
+            ids.retain(|id, at| self.lacks(server, id, *at));
             !ids.is_empty()
         });
     }
 
     /// Takes from the store what is there.
-    async fn read(&self, missing: &mut Missing, at_ms: Option<u64>) {
+    async fn read(&self, missing: &mut Missing) {
         let unread: Vec<_> = missing.keys().filter(|server| self.cache.get(*server).is_none()).cloned().collect();
         if unread.is_empty() {
             return;
@@ -119,19 +132,14 @@ impl Ring {
             }
             Err(why) => tracing::warn!(%why, "cannot read the keys of servers"),
         }
-        self.still(missing, at_ms);
+        self.still(missing);
     }
 
     /// Asks a server for its keys, unless somebody did while we waited for our turn, or in vain lately. Answers whether it
     /// was asked.
-    pub(super) async fn refresh(
-        &self,
-        server: &ServerName,
-        ids: &[String],
-        at_ms: Option<u64>,
-        ignore_backoff: bool,
-    ) -> bool {
-        self.refresh_until(server, ignore_backoff, || !ids.iter().any(|id| self.lacks(server, id, at_ms))).await
+    pub(super) async fn refresh(&self, server: &ServerName, ids: &Ids, ignore_backoff: bool) -> bool {
+        let done = || !ids.iter().any(|(id, at)| self.lacks(server, id, *at));
+        self.refresh_until(server, ignore_backoff, done).await
     }
 
     /// The same, with a question that says whether it is done.
@@ -203,7 +211,7 @@ impl Ring {
     }
 
     /// Asks the notaries, one after the other, for what is still missing.
-    async fn ask_notaries(&self, missing: &Missing, at_ms: Option<u64>) {
+    async fn ask_notaries(&self, missing: &Missing) {
         let mut missing = missing.clone();
         for notary in &self.notaries {
             missing.remove(notary);
@@ -211,23 +219,24 @@ impl Ring {
             for batch in servers.chunks(NOTARY_BATCH) {
                 let batch: Missing =
                     batch.iter().filter_map(|name| Some((name.clone(), missing.get(name)?.clone()))).collect();
-                if let Err(why) = self.ask_notary(notary, &batch, at_ms).await {
+                if let Err(why) = self.ask_notary(notary, &batch).await {
                     tracing::info!(%notary, %why, "a notary does not help");
                     break;
                 }
             }
-            self.still(&mut missing, at_ms);
+            self.still(&mut missing);
             if missing.is_empty() {
                 return;
             }
         }
     }
 
-    async fn ask_notary(&self, notary: &ServerName, batch: &Missing, at_ms: Option<u64>) -> Result<(), Error> {
-        let at = at_ms.unwrap_or(0).min(self.caller.env.now_ms());
+    async fn ask_notary(&self, notary: &ServerName, batch: &Missing) -> Result<(), Error> {
+        let now = self.caller.env.now_ms();
+        let criteria = |at: &Option<u64>| json!({ "minimum_valid_until_ts": at.unwrap_or(0).min(now) });
         let wanted: BTreeMap<_, BTreeMap<_, _>> = batch
             .iter()
-            .map(|(server, ids)| (server, ids.iter().map(|id| (id, json!({ "minimum_valid_until_ts": at }))).collect()))
+            .map(|(server, ids)| (server, ids.iter().map(|(id, at)| (id, criteria(at))).collect()))
             .collect();
         let body =
             serde_json::to_vec(&json!({ "server_keys": wanted })).map_err(|why| Error::Request(why.to_string()))?;
@@ -264,13 +273,13 @@ impl Ring {
         let signed = documents.iter().filter_map(|raw| serde_json::from_str::<Signed>(raw.get()).ok());
         let ids = signed.filter_map(|mut signed| signed.signatures.remove(notary.as_str()));
         let ids: BTreeSet<_> = ids.flat_map(BTreeMap::into_keys).filter(|id| is_key_id(id)).collect();
-        let ids: Vec<_> = ids.into_iter().take(4).collect();
         let now = Some(self.caller.env.now_ms());
+        let ids: Ids = ids.into_iter().take(4).map(|id| (id, now)).collect();
         let mut missing = Missing::from([(notary.to_owned(), ids)]);
-        self.still(&mut missing, now);
-        self.read(&mut missing, now).await;
+        self.still(&mut missing);
+        self.read(&mut missing).await;
         if let Some(ids) = missing.get(notary) {
-            self.refresh(notary, ids, now, false).await;
+            self.refresh(notary, ids, false).await;
         }
     }
 
@@ -288,5 +297,18 @@ impl Ring {
         sign::verify_json(json, notary, &keys).map_err(|why| bad(why.to_string()))?;
         let _gate = self.gates.enter(document.server.clone()).await;
         self.learn(&document, json, Source::Notary).await
+    }
+}
+
+/// What is built on this must be able to go from thread to thread.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send<T: Send>(_: T) {}
+
+    #[allow(dead_code)]
+    fn fetching_can_be_sent(ring: &'static KeyRing, wanted: &'static [(OwnedServerName, String)]) {
+        is_send(async move { ring.fetch(wanted, None).await });
     }
 }

@@ -257,6 +257,7 @@ impl Home {
         limit: u64,
     ) -> Value {
         let request = MessagesRequest {
+            over_gaps: false,
             viewer: who.clone(),
             room: room.clone(),
             from: from.map(str::to_owned),
@@ -265,7 +266,7 @@ impl Home {
             limit: Some(limit),
             filter: RoomEventFilter::default(),
         };
-        serde_json::from_slice(&self.view.messages(&request).await.unwrap()).unwrap()
+        serde_json::from_slice(&self.view.messages(&request).await.unwrap().body).unwrap()
     }
 }
 

@@ -1,0 +1,117 @@
+//! History that other servers hold (Server-Server API, "Backfilling and retrieving missing events"): fetched when somebody
+//! pages back to where ours begins.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use stoa_event::{
+    ids::{OwnedServerName, RoomId, ServerName},
+    pdu::Pdu,
+    version::Rules,
+};
+use stoa_rooms::{Arrival, Outcome};
+
+use crate::{
+    Error, Federation, Inner,
+    ask::Path,
+    fetch::{bytes_of, by_prevs},
+};
+
+/// How many events are asked for at once.
+const PAGE: &str = "100";
+/// How many servers are asked before history stays as it is.
+const SERVERS: usize = 4;
+/// How long one of them may take: somebody waits.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+#[derive(Deserialize)]
+struct Pdus {
+    #[serde(default)]
+    pdus: Vec<Box<RawValue>>,
+}
+
+impl Federation {
+    /// Fetches history before the gaps of a room that are not later than a depth. Says whether there is more now.
+    ///
+    /// # Errors
+    /// Where the store fails. That no server answers is no error: then history stays as it is.
+    pub async fn backfill(&self, room: &RoomId, depth: u64) -> Result<bool, Error> {
+        let inner = &*self.inner;
+        let rules = inner.rooms.rules_of(room).await?;
+        // Who comes second finds what the first one fetched.
+        let turn = inner.intake.turn(self.server(), &room.to_owned());
+        let _turn = turn.lock().await;
+        let missing = inner.rooms.missing(room, depth).await?;
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        for server in inner.others(room).await? {
+            let mut path = Path::new("v1/backfill").part(room.as_str()).ask("limit", PAGE);
+            for id in &missing {
+                path = path.ask("v", id.as_str());
+            }
+            let answer: Pdus = match inner.get(&server, path, PATIENCE).await {
+                Ok(answer) => answer,
+                Err(why) => {
+                    tracing::debug!(%room, %server, %why, "history cannot be had from there");
+                    continue;
+                }
+            };
+            let raw = answer.pdus.iter().take(200).map(bytes_of).collect();
+            let events = inner.verified(&rules, raw).await;
+            if inner.fill(&server, room, &rules, events).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Inner {
+    /// Gives events their places in history, the oldest first. Says whether any got one.
+    async fn fill(
+        &self,
+        from: &ServerName,
+        room: &RoomId,
+        rules: &Arc<Rules>,
+        mut events: Vec<Arc<Pdu>>,
+    ) -> Result<bool, Error> {
+        events.retain(|pdu| pdu.room_id() == room);
+        events.sort_by_key(|pdu| pdu.depth());
+        let mut left: Vec<Arrival> =
+            by_prevs(events).into_iter().map(|pdu| Arrival::History(pdu, Vec::new())).collect();
+        let mut any = false;
+        while !left.is_empty() {
+            // What follows only what is held is one commit; the state of the first of the others is asked for.
+            let outcomes = self.rooms.ingest(room, left.clone()).await?;
+            any |= outcomes.iter().any(|outcome| matches!(outcome, Outcome::Accepted));
+            let waiting = left.into_iter().zip(outcomes).filter(|(_, it)| matches!(it, Outcome::Needs(_)));
+            left = waiting.map(|(arrival, _)| arrival).collect();
+            if left.is_empty() {
+                break;
+            }
+            match self.settle(from, room, rules, left.remove(0)).await {
+                Ok(outcome) => any |= outcome == Outcome::Accepted,
+                Err(Error::Store(why)) => return Err(why.into()),
+                Err(why) => tracing::debug!(%room, %from, %why, "an event of history cannot be judged"),
+            }
+        }
+        Ok(any)
+    }
+
+    /// Other servers in a room that may be asked: those that are not known to be away, at most a few.
+    pub(crate) async fn others(&self, room: &RoomId) -> Result<Vec<OwnedServerName>, Error> {
+        let mut others = Vec::new();
+        for server in self.rooms.servers(room).await? {
+            let ours = server == self.rooms.server();
+            if !ours && self.remote.is_allowed(&server) && self.remote.backing_off(&server).await?.is_none() {
+                others.push(server);
+                if others.len() == SERVERS {
+                    break;
+                }
+            }
+        }
+        Ok(others)
+    }
+}
