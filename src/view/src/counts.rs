@@ -36,8 +36,11 @@ use crate::{
 const MOST: usize = 10_000;
 /// The same for who never read anything there: bots, and accounts that nobody looks after.
 const MOST_UNREAD: usize = 1000;
-/// How many events are looked at together.
+/// How many events are looked at together, at first and at most.
+const FIRST_PAGE: usize = 16;
 const PAGE: usize = 256;
+/// How many relations a room may have for its threads to be found by them.
+const RELATED: usize = 2000;
 
 /// Counts of a room or a thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -198,23 +201,38 @@ impl Walk<'_> {
         (from, to): (Position, Position),
         most: usize,
     ) -> Result<(), Error> {
-        let (mut end, mut left) = (to, most);
+        let (mut end, mut left, mut page) = (to, most, FIRST_PAGE);
+        let mut room_ended = false;
         while end > from && left > 0 {
-            let page = PAGE.min(left);
+            let wanted = page.min(left);
             let (low, high) = (Bound::Excluded((room, from)), Bound::Included((room, end)));
-            let rows = span.snapshot.range(&schema::TIMELINE, low, high, Direction::Backward, page).await?;
+            let rows = span.snapshot.range(&schema::TIMELINE, low, high, Direction::Backward, wanted).await?;
             let Some(((_, last), _)) = rows.last() else { break };
             end = Position(last.0.saturating_sub(1));
             left -= rows.len();
-            let nos: Vec<EventNo> = rows.iter().map(|(_, no)| *no).collect();
+            self.meet_all(span, room, &rows.iter().map(|((_, at), no)| (*at, *no)).collect::<Vec<_>>()).await?;
+            if rows.len() < wanted {
+                break;
+            }
+            if !room_ended && self.ended.contains(&None) {
+                room_ended = true;
+                if let Some(related) = related(span, room, (from, end)).await? {
+                    return self.meet_all(span, room, &related).await;
+                }
+            }
+            page = (page * 2).min(PAGE);
+        }
+        Ok(())
+    }
+
+    async fn meet_all(&mut self, span: &Span<'_>, room: RoomNo, all: &[(Position, EventNo)]) -> Result<(), Error> {
+        for page in all.chunks(PAGE) {
+            let nos: Vec<EventNo> = page.iter().map(|(_, no)| *no).collect();
             let events = span.inner.store.events().get_many(span.snapshot, room, &nos).await?;
-            for (((_, at), _), event) in rows.iter().zip(events) {
+            for ((at, _), event) in page.iter().zip(events) {
                 if let Some(event) = event {
                     self.meet(span, room, *at, &event).await?;
                 }
-            }
-            if rows.len() < page {
-                break;
             }
         }
         Ok(())
@@ -256,6 +274,23 @@ impl Walk<'_> {
         }
         Ok(thread)
     }
+}
+
+/// The events of a part of the timeline that relate to others, newest first: only they can be in threads. `None` where the
+/// room has too many relations to look at.
+async fn related(
+    span: &Span<'_>,
+    room: RoomNo,
+    (from, to): (Position, Position),
+) -> Result<Option<Vec<(Position, EventNo)>>, Error> {
+    let rows = span.snapshot.scan(&schema::RELATIONS, &room, Direction::Forward, RELATED + 1).await?;
+    if rows.len() > RELATED {
+        return Ok(None);
+    }
+    let all = rows.into_iter().map(|((_, _, at), relation)| (at, relation.event));
+    let mut related: Vec<_> = all.filter(|(at, _)| *at > from && *at <= to).collect();
+    related.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(Some(related))
 }
 
 /// Up to where the user has read, by all receipts in the room; and whether there is any.

@@ -75,6 +75,31 @@ async fn what_relates_to_a_thread_counts_in_it() {
 }
 
 #[tokio::test]
+async fn threads_are_found_behind_what_was_read_of_the_room() {
+    let two = Two::new().await;
+    let Two { home, alice, bob, room } = &two;
+    let root = home.say(bob, room, "root").await;
+    for n in 0..3 {
+        two.in_thread(bob, &root, &n.to_string()).await;
+    }
+    let mut last = root.clone();
+    for n in 0..700 {
+        last = home.say(bob, room, &n.to_string()).await;
+    }
+    assert_eq!(two.unread().await, (701, 0, json!({ root.as_str(): 3 })));
+    home.read(alice, room, &last, Some("main")).await;
+    home.say(bob, room, "one more").await;
+    assert_eq!(two.unread().await, (1, 0, json!({ root.as_str(): 3 })));
+    // More relations than are looked at: then the events themselves are.
+    let other = home.say(bob, room, "other").await;
+    for n in 0..2001 {
+        two.relate(bob, &other, "m.annotation", &n.to_string()).await;
+    }
+    home.say(alice, room, "read").await;
+    assert_eq!(two.unread().await, (0, 0, json!({ root.as_str(): 3 })));
+}
+
+#[tokio::test]
 async fn who_never_read_anything_is_told_of_the_last_thousand() {
     let two = Two::new().await;
     let Two { home, alice, bob, room } = &two;
