@@ -204,7 +204,10 @@ async fn a_message_to_a_device_that_comes_again_is_there_once() {
     let ours = "@alice:us.example";
     let hear = |origin: &'static str, content: Value| world.hear(origin, "m.direct_to_device", content);
     // Twice at once, and again.
-    tokio::join!(hear("b.example", message("1", "@bob:b.example", ours)), hear("b.example", message("1", "@bob:b.example", ours)));
+    tokio::join!(
+        hear("b.example", message("1", "@bob:b.example", ours)),
+        hear("b.example", message("1", "@bob:b.example", ours))
+    );
     hear("b.example", message("1", "@bob:b.example", ours)).await;
     let world2 = &world;
     let expected = json!({ "type": "m.test", "sender": "@bob:b.example", "content": { "id": "1" } });
@@ -420,9 +423,7 @@ async fn cross_signing_keys_of_others_are_taken() {
     serve_list(&world, 10, &[("D1", "k1")]);
     queried(&world, &alice).await;
     let key = |user: &str, usage: &str| json!({ "user_id": user, "usage": [usage], "keys": { "ed25519:K": "K" } });
-    let update = |user: &str| {
-        json!({ "user_id": user, "master_key": key(user, "master"), "self_signing_key": key("@eve:b.example", "self_signing") })
-    };
+    let update = |user: &str| json!({ "user_id": user, "master_key": key(user, "master"), "self_signing_key": key("@eve:b.example", "self_signing") });
     world.hear("c.example", "m.signing_key_update", update("@bob:b.example")).await;
     world.hear("b.example", "m.signing_key_update", update("@alice:us.example")).await;
     world.hear("b.example", "m.signing_key_update", update("@bob:b.example")).await;
@@ -448,7 +449,8 @@ async fn a_receipt_may_come_before_its_event() {
     let no = world.no(&room).await;
     let snapshot = world.store.snapshot().await.unwrap();
     let model = world.say(&room, &alice, "hello").await;
-    let (_, event) = world.store.events().by_id(&world.store.snapshot().await.unwrap(), model.as_str()).await.unwrap().unwrap();
+    let (_, event) =
+        world.store.events().by_id(&world.store.snapshot().await.unwrap(), model.as_str()).await.unwrap().unwrap();
     let mut event = (*event).clone();
     event.header.event_id = "$early".into();
     event.header.sender = "@bob:b.example".into();

@@ -173,8 +173,7 @@ impl World {
         let us = name(US);
         let accounts = Accounts::new(store.clone(), env.clone(), us.clone(), stoa_accounts::Config::default());
         let rooms = Rooms::new(store.clone(), env.clone(), us.clone(), key.clone(), stoa_rooms::Config::default());
-        let remote =
-            Remote::new(store.clone(), env.clone(), us, key, net.clone(), stoa_remote::Config::default());
+        let remote = Remote::new(store.clone(), env.clone(), us, key, net.clone(), stoa_remote::Config::default());
         let federation = Federation::new(store.clone(), env, rooms.clone(), accounts.clone(), remote);
         World { federation, rooms, accounts, store, net, engine, clock, sending: None }
     }
