@@ -71,6 +71,25 @@ async fn a_key_that_ended_is_asked_for_again_if_the_event_is_newer() {
 }
 
 #[tokio::test]
+async fn each_key_has_a_time_of_its_own() {
+    let world = World::plain().await;
+    let (gone, there) = ("gone.example", "there.example");
+    for server in [gone, there] {
+        serve(&world, server, document(server, &[&key(2, "one")], &[], START + HOUR));
+        fetch(&world, server, "ed25519:one", None).await;
+    }
+    world.wait(DAY);
+    serve(&world, there, document(there, &[&key(2, "one")], &[], START + 2 * DAY));
+    let each = |server: &str, at| (name(server), "ed25519:one".to_owned(), Some(at));
+    // Of one server there is an old event only, of the other an old and a new one.
+    let wanted = [each(gone, START), each(there, START), each(there, START + DAY), each(there, START + 1)];
+    world.remote.keys().fetch_each(wanted).await;
+    assert_eq!((world.net.count(gone), world.net.count(there)), (1, 2));
+    let known = world.remote.keys().known().key(&name(there), "ed25519:one").unwrap();
+    assert_eq!(known.valid_until_ts, START + 2 * DAY);
+}
+
+#[tokio::test]
 async fn after_a_rotation_both_keys_are_known_the_old_one_until_then() {
     let world = World::plain().await;
     let (one, two) = (key(2, "one"), key(3, "two"));
@@ -491,6 +510,7 @@ async fn futures_can_go_to_other_threads() {
     let world = World::plain().await;
     let (remote, keys, them) = (&world.remote, world.remote.keys(), name(THEM));
     sends(keys.fetch(&[], None));
+    sends(keys.fetch_each([]));
     sends(keys.notary(&Wanted::new()));
     sends(keys.own_keys());
     sends(keys.verify_request("", "", &them, None, "", "", None));

@@ -64,9 +64,9 @@ impl KeyRing {
             let turn = tokio::time::timeout(patience, ring.strangers.acquire()).await;
             let _turn = turn.map_err(|_| Error::Busy)?.map_err(|_| Error::Busy)?;
             // It speaks, so it is there, even if it failed before.
-            let ids = [key_id.to_owned()];
-            if ring.refresh(server, &ids, Some(now), true).await && ring.lacks(server, key_id, Some(now)) {
-                ring.ask_notaries_for(server, &ids, now).await;
+            let ids = [(key_id.to_owned(), Some(now))].into();
+            if ring.refresh(server, &ids, true).await && ring.lacks(server, key_id, Some(now)) {
+                ring.ask_notaries_for(server, &ids).await;
             }
         }
         let key = ring.held(server, key_id).ok_or_else(unknown)?;
