@@ -17,7 +17,7 @@ async fn leaving(two: Two) {
     let token = alice.sync().await.token().to_owned();
     bob.post(&format!("/rooms/{}/leave", encode(&room)), json!({ "reason": "tired" })).await.ok();
     let left = |event: &&Value| event["state_key"] == bob.id && event["content"]["membership"] == "leave";
-    let sync = alice.sync_until(Some(&token), |sync| sync.timeline(&room).iter().any(|event| left(event))).await;
+    let sync = alice.sync_until(Some(&token), |sync| sync.timeline(&room).iter().any(&left)).await;
     let timeline = sync.timeline(&room);
     let event = timeline.iter().find(|event| left(event)).expect("the leave");
     assert_eq!(event["content"]["reason"], "tired");
@@ -129,7 +129,7 @@ async fn an_upgrade(two: Two) {
     let reply = alice.post(&format!("/rooms/{}/upgrade", encode(&old)), body).await.ok();
     let new = reply["replacement_room"].as_str().expect("replacement_room").to_owned();
     let stone = |event: &&Value| event["type"] == "m.room.tombstone";
-    let sync = bob.sync_until(Some(&token), |sync| sync.timeline(&old).iter().any(|event| stone(event))).await;
+    let sync = bob.sync_until(Some(&token), |sync| sync.timeline(&old).iter().any(&stone)).await;
     let timeline = sync.timeline(&old);
     let event = timeline.iter().find(|event| stone(event)).expect("the tombstone");
     assert_eq!(event["content"]["replacement_room"], new);

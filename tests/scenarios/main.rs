@@ -30,6 +30,7 @@ mod sending;
 mod state;
 mod sync;
 mod sync_model;
+mod tls;
 mod to_device;
 mod typing;
 mod uia;
