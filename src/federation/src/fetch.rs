@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use stoa_event::{
     format::Received,
-    ids::{EventId, OwnedEventId, OwnedServerName, RoomId, ServerName},
+    ids::{EventId, OwnedEventId, RoomId, ServerName},
     pdu::Pdu,
     sign::Keys,
     version::Rules,
@@ -82,12 +82,13 @@ impl Inner {
                 Err(why) => tracing::debug!(%why, "what another server sent is no event"),
             }
         }
-        let mut wanted: HashSet<(OwnedServerName, String)> = HashSet::new();
-        for event in &read {
-            wanted.extend(event.wanted_keys().unwrap_or_default());
-        }
-        let wanted: Vec<_> = wanted.into_iter().collect();
-        self.remote.keys().fetch(&wanted, None).await;
+        // With the event's time where keys must have been valid then: one that ended, as far as we know, is asked for again.
+        let wanted = read.iter().flat_map(|event| {
+            let at = rules.enforce_key_validity.then(|| event.pdu().origin_server_ts());
+            event.wanted_keys().unwrap_or_default().into_iter().map(move |(server, id)| (server, id, at))
+        });
+        let wanted: Vec<_> = wanted.collect();
+        self.remote.keys().fetch_each(wanted).await;
         let keys = self.remote.keys().known();
         if read.len() <= CHUNK {
             return check(read, rules, &keys);

@@ -11,11 +11,13 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use stoa_event::{
-    ids::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName},
+    auth::kind,
+    ids::{EventId, OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, RoomId, RoomVersionId, ServerName},
     pdu::Pdu,
     version::Rules,
 };
 use stoa_rooms::Outcome;
+use stoa_store::Membership;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::{Error, Federation, Inner};
@@ -77,14 +79,10 @@ impl Federation {
 
 impl Inner {
     async fn receive_room(&self, origin: &ServerName, room: OwnedRoomId, pdus: Vec<Bytes>) -> Result<Received, Error> {
-        let rules = match self.rooms.rules_of(&room).await {
-            Ok(rules) => rules,
-            Err(stoa_rooms::Error::UnknownRoom) => return Ok(Received::new()),
-            Err(other) => return Err(other.into()),
-        };
         if !self.rooms.is_in(&room).await? {
-            return Ok(refused(&rules, &pdus, "this server is not in the room"));
+            return self.receive_outside(origin, &room, pdus).await;
         }
+        let rules = self.rooms.rules_of(&room).await?;
         if !self.rooms.admits(&room, origin).await? {
             return Ok(refused(&rules, &pdus, "your server is banned from the room"));
         }
@@ -98,6 +96,45 @@ impl Inner {
         }
         Ok(received)
     }
+}
+
+impl Inner {
+    /// Events of a room that this server is not in. One kind of them matters: an invite is taken back, or a knock refused, by
+    /// the server that told of the room. Nobody else is believed, because there is no state to judge by.
+    async fn receive_outside(&self, origin: &ServerName, room: &RoomId, pdus: Vec<Bytes>) -> Result<Received, Error> {
+        let mut received = Received::new();
+        for json in pdus {
+            let Ok(End { kind, state_key, content }) = serde_json::from_slice::<End>(&json) else { continue };
+            if kind != kind::MEMBER || !matches!(content.membership.as_str(), "leave" | "ban") {
+                continue;
+            }
+            let Some(own) = self.rooms.membership_outside(room, &state_key).await? else { continue };
+            let waits = matches!(own.membership, Membership::Invite | Membership::Knock);
+            let Some(outside) = own.outside.filter(|outside| waits && outside.via == origin.as_str()) else { continue };
+            let version = RoomVersionId::try_from(outside.version.as_str()).ok();
+            let Some(rules) = version.and_then(|version| Rules::of(&version)).map(Arc::new) else { continue };
+            let Some(pdu) = self.verified(&rules, vec![json]).await.pop() else { continue };
+            if pdu.sender().server_name() == origin && pdu.room_id() == room {
+                self.rooms.hide(room, &state_key).await?;
+                received.insert(pdu.event_id().clone(), Ok(()));
+            }
+        }
+        Ok(received)
+    }
+}
+
+/// What is needed of a member event that ends something.
+#[derive(Deserialize)]
+struct End {
+    #[serde(rename = "type")]
+    kind: String,
+    state_key: OwnedUserId,
+    content: EndContent,
+}
+
+#[derive(Deserialize)]
+struct EndContent {
+    membership: String,
 }
 
 /// What the other server is told of an event.

@@ -12,7 +12,7 @@ use stoa_event::{
     version::{Rules, SUPPORTED},
 };
 use stoa_rooms::{Arrival, Change, Entry, Outcome, Wanted};
-use stoa_store::Membership;
+use stoa_store::{Membership, rows::rooms::Outside};
 
 use crate::{
     Error, Federation, Inner,
@@ -169,9 +169,11 @@ impl Inner {
     async fn with_each(&self, wanted: &Wanted, via: Via) -> Result<(), Error> {
         let Wanted { room, user, membership, .. } = wanted;
         let mut servers = via;
-        let outside = self.rooms.membership_outside(room, user).await?;
-        let inviter = outside.and_then(|own| OwnedUserId::try_from(own.by?).ok());
-        servers.extend(inviter.map(|user| user.server_name().to_owned()));
+        if let Some(own) = self.rooms.membership_outside(room, user).await? {
+            servers.extend(own.outside.and_then(|outside| OwnedServerName::try_from(outside.via).ok()));
+            let inviter = own.by.and_then(|user| OwnedUserId::try_from(user).ok());
+            servers.extend(inviter.map(|user| user.server_name().to_owned()));
+        }
         servers.extend(room.server_name().map(ToOwned::to_owned));
         let mut asked: Via = Vec::new();
         let mut last = None;
@@ -246,12 +248,13 @@ impl Inner {
     }
 
     async fn knock_by(&self, server: &ServerName, wanted: &Wanted) -> Result<(), Error> {
-        let Filled { pdu, .. } = self.made(server, wanted).await?;
+        let Filled { pdu, rules } = self.made(server, wanted).await?;
         let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
         let path = Path::new("v1/send_knock").part(wanted.room.as_str()).part(pdu.event_id().as_str());
         let sent: SentKnock = self.put(server, path, event, USUAL).await?;
         let shown: Vec<_> = sent.knock_room_state.iter().take(100).filter_map(|event| stripped(event)).collect();
-        Ok(self.rooms.shown(&wanted.room, &wanted.user, &pdu, Membership::Knock, &shown).await?)
+        let outside = Outside { via: server.to_string(), version: rules.id.to_string() };
+        Ok(self.rooms.shown(&wanted.room, &wanted.user, &pdu, Membership::Knock, &shown, outside).await?)
     }
 
     async fn leave_by(&self, server: &ServerName, wanted: &Wanted) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use stoa_event::{
     version::{Rules, SUPPORTED},
 };
 use stoa_rooms::{Arrival, Outcome, Template};
-use stoa_store::Membership;
+use stoa_store::{Membership, rows::rooms::Outside};
 
 use crate::{Error, Federation, Inner};
 
@@ -150,7 +150,8 @@ impl Federation {
             }
         } else {
             let shown: Vec<_> = invite_room_state.iter().take(SHOWN).filter_map(|event| stripped(event)).collect();
-            inner.rooms.shown(room, &target, &signed, Membership::Invite, &shown).await?;
+            let outside = Outside { via: origin.to_string(), version: rules.id.to_string() };
+            inner.rooms.shown(room, &target, &signed, Membership::Invite, &shown, outside).await?;
         }
         Ok(signed)
     }

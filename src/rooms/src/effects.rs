@@ -388,6 +388,7 @@ impl Writer<'_> {
             stripped,
             by: (membership == Membership::Invite).then(|| pdu.sender().to_string()),
             forgotten: false,
+            outside: None,
         };
         rows::rooms::put_own(&mut self.tx, slot, user, self.live.no, own, joined_before);
         Ok(())

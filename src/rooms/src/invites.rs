@@ -8,7 +8,7 @@ use stoa_event::{
     ids::{RoomId, UserId},
     pdu::Pdu,
 };
-use stoa_store::{Direction, Membership, Position, RoomNo, Tx, UserNo, rows, rows::rooms::OwnMembership, schema};
+use stoa_store::{Direction, Membership, Position, RoomNo, Tx, UserNo, rows, rows::rooms::{Outside, OwnMembership}, schema};
 
 use crate::{Error, Rooms, effects::strip};
 
@@ -25,13 +25,14 @@ impl Rooms {
         event: &Arc<Pdu>,
         membership: Membership,
         stripped: &[Box<RawValue>],
+        outside: Outside,
     ) -> Result<(), Error> {
         let mut events: Vec<Box<RawValue>> = stripped.to_vec();
         events.push(strip(event)?);
         let stripped = serde_json::to_vec(&events);
         let stripped = stripped.map_err(|_| stoa_store::Error::Corrupt("stripped state cannot be written"))?;
         let by = (membership == Membership::Invite).then(|| event.sender().to_string());
-        self.set_outside(room, user, membership, Some(stripped), by).await
+        self.set_outside(room, user, membership, Some((stripped, outside)), by).await
     }
 
     /// An invite was refused or taken back, or a knock was withdrawn or refused, in a room that this server is not in.
@@ -84,7 +85,7 @@ impl Rooms {
         room: &RoomId,
         user: &UserId,
         membership: Membership,
-        stripped: Option<Vec<u8>>,
+        shown: Option<(Vec<u8>, Outside)>,
         by: Option<String>,
     ) -> Result<(), Error> {
         let store = &self.inner.store;
@@ -98,6 +99,7 @@ impl Rooms {
         if old.as_ref().is_some_and(|old| old.membership == Membership::Join) {
             return Ok(());
         }
+        let (stripped, outside) = shown.unzip();
         let own = OwnMembership {
             membership,
             event: None,
@@ -107,6 +109,7 @@ impl Rooms {
             stripped,
             by,
             forgotten: false,
+            outside,
         };
         let slot = tx.slot();
         rows::rooms::put_own(&mut tx, slot, user, no, own, false);

@@ -16,7 +16,7 @@ use stoa_store::{
         media::{File, Media},
         pushers::Pusher,
         receipts::{Receipt, ReceiptKey},
-        rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName},
+        rooms::{Alias, Head, Member, Outside, OwnMembership, SentTxn, StateKeyName},
         tokens::{AccessToken, RefreshToken},
         users::User,
     },
@@ -127,6 +127,7 @@ fn rooms(page: &mut Page) {
         by: Some(text("@b:x")),
         forgotten: true,
         left_at: Some(Position(5)),
+        outside: Some(Outside { via: text("b.test"), version: text("12") }),
     };
     page.row("own membership", &own);
     page.row("alias", &Alias { room: RoomNo(1), creator: text("@a:x") });

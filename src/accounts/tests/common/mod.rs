@@ -93,6 +93,7 @@ impl Server {
             stripped: None,
             by: None,
             forgotten: false,
+            outside: None,
         };
         stoa_store::rows::rooms::put_own_as_is(&mut tx, who.user_no, room, &own);
         self.store.commit(tx).await.unwrap();

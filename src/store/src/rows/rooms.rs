@@ -86,8 +86,22 @@ pub struct OwnMembership {
     /// The place at which the user last stopped being joined.
     #[n(7)]
     pub left_at: Option<Position>,
+    /// For an invite to or a knock on a room that this server is not in: what is known of it.
+    #[n(8)]
+    pub outside: Option<Outside>,
 }
 cbor_value!(OwnMembership);
+
+/// What is known of a room that this server is not in.
+#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+pub struct Outside {
+    /// The server that told of it, or took the knock.
+    #[n(0)]
+    pub via: String,
+    /// The room version.
+    #[n(1)]
+    pub version: String,
+}
 
 /// The event type and state key of a number.
 #[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
