@@ -24,7 +24,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command, Show};
-pub use crate::{config::Config, server::Server};
+pub use crate::{
+    config::Config,
+    server::Server,
+    wire::{Ground, Parts, assemble, router},
+    workers::Workers,
+};
 
 /// Why the program cannot do what it was asked for.
 #[derive(Debug, thiserror::Error)]

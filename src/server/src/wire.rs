@@ -10,6 +10,7 @@ use std::{
 use axum::Router;
 use stoa_accounts::Accounts;
 use stoa_client_api::Api;
+use stoa_engine::Engine;
 use stoa_engine_rocksdb::RocksDb;
 use stoa_event::{ids::OwnedServerName, sign::SigningKey};
 use stoa_federation::{FOLLOWER, Federation, Nobody};
@@ -29,16 +30,26 @@ use crate::{
 /// How long background work may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What a server stands on, and what it knows of the world outside.
+pub struct Ground {
+    /// Where everything is kept.
+    pub engine: Arc<dyn Engine>,
+    /// The way to other servers.
+    pub transport: Arc<dyn Transport>,
+    /// The clock and randomness.
+    pub env: Env,
+}
+
 /// A server without its listener.
 pub struct Parts {
     /// What the handlers are given.
     pub api: Api,
     /// The store.
     pub store: Store,
-    /// The engine below it.
-    pub engine: Arc<RocksDb>,
     /// What goes on beside requests.
     pub workers: Workers,
+    /// The database below the store, if it is on disk.
+    disk: Option<Arc<RocksDb>>,
 }
 
 /// Opens what a configuration describes, making it where it is not there yet.
@@ -46,9 +57,28 @@ pub struct Parts {
 /// # Errors
 /// Where the folder or the database cannot be used, or belongs to another server.
 pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
-    let name = config.name()?;
+    config.name()?;
     make_folder(&config.data)?;
     let engine = open_engine(config).await?;
+    let ground = Ground { engine: engine.clone(), transport: transport(config, &env)?, env };
+    let mut parts = assemble(config, ground).await?;
+    let media = parts.api.media.clone();
+    if let Err(why) = media.prepare().await {
+        drop(media);
+        parts.close().await;
+        return Err(Error::Media(why.to_string()));
+    }
+    parts.workers.beside(media.run());
+    parts.disk = Some(engine);
+    Ok(parts)
+}
+
+/// A server over the ground that it is given. Nothing here touches the disk or the network of this machine.
+///
+/// # Errors
+/// Where the data cannot be used, or belong to another server.
+pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
+    let Ground { engine, transport, env } = ground;
     let options = stoa_store::Options {
         durability: match config.durability {
             Durability::Synced => stoa_store::Durability::Synced,
@@ -59,11 +89,11 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
         now_ms: env.now_ms(),
         ..stoa_store::Options::default()
     };
-    let (store, committer) = Store::open(engine.clone(), options).await?;
+    let (store, committer) = Store::open(engine, options).await?;
     let mut workers = Workers::default();
     workers.commit(committer);
-    match assemble(config, env, name, &store, &mut workers).await {
-        Ok(api) => Ok(Parts { api, store, engine, workers }),
+    match join(config, env, transport, &store, &mut workers).await {
+        Ok(api) => Ok(Parts { api, store, workers, disk: None }),
         Err(why) => {
             drop(store);
             workers.end(PATIENCE).await;
@@ -72,21 +102,21 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     }
 }
 
-async fn assemble(
+async fn join(
     config: &Config,
     env: Env,
-    name: OwnedServerName,
+    transport: Arc<dyn Transport>,
     store: &Store,
     workers: &mut Workers,
 ) -> Result<Api, Error> {
+    let name = config.name()?;
     let key = Arc::new(identity(store, &env, &name).await?);
     let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
-    let remote = remote(config, &env, &name, &key, store)?;
+    let remote = Remote::new(store.clone(), env.clone(), name.clone(), key.clone(), transport, config.remote()?);
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), stoa_rooms::Config::default());
     let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote);
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
     let media = Media::new(store.clone(), env.clone(), name.clone(), config.media());
-    media.prepare().await.map_err(|why| Error::Media(why.to_string()))?;
     let limits = Limits::new(config.limits.clone(), env.clock.clone());
     let settings = stoa_client_api::Config { server_name: name, base_url: config.base_url.clone() };
     workers.keep_house(store, &accounts, &env);
@@ -94,7 +124,6 @@ async fn assemble(
     if config.federation.enabled {
         workers.beside(federation.clone().send());
     }
-    workers.beside(media.clone().run());
     Ok(Api { accounts, rooms, federation, view, media, limits, env, config: Arc::new(settings) })
 }
 
@@ -115,20 +144,13 @@ pub fn router(config: &Config, api: &Api) -> Router {
     }))
 }
 
-/// Other servers, or nobody where federation is off.
-fn remote(
-    config: &Config,
-    env: &Env,
-    name: &OwnedServerName,
-    key: &Arc<SigningKey>,
-    store: &Store,
-) -> Result<Remote, Error> {
-    let settings = config.remote()?;
-    let transport: Arc<dyn Transport> = match config.federation.enabled {
-        true => Arc::new(HttpTransport::new(&settings, env.clone()).map_err(|why| Error::Federation(why.to_string()))?),
-        false => Arc::new(Nobody),
-    };
-    Ok(Remote::new(store.clone(), env.clone(), name.clone(), key.clone(), transport, settings))
+/// The way to other servers, or to nobody where federation is off.
+fn transport(config: &Config, env: &Env) -> Result<Arc<dyn Transport>, Error> {
+    if !config.federation.enabled {
+        return Ok(Arc::new(Nobody));
+    }
+    let transport = HttpTransport::new(&config.remote()?, env.clone());
+    Ok(Arc::new(transport.map_err(|why| Error::Federation(why.to_string()))?))
 }
 
 /// The database has half of the memory, the caches above it a quarter, and the rest is for requests.
@@ -178,13 +200,15 @@ async fn identity(store: &Store, env: &Env, name: &OwnedServerName) -> Result<Si
 impl Parts {
     /// Ends everything that was opened, so that the folder is free for another process.
     pub async fn close(self) {
-        let Parts { api, store, engine, workers } = self;
+        let Parts { api, store, workers, disk } = self;
         if let Err(why) = api.accounts.write_seen().await {
             tracing::warn!(%why, "cannot write when devices were last seen");
         }
         drop((api, store));
         workers.end(PATIENCE).await;
-        if let Err(why) = engine.flush().await {
+        if let Some(disk) = disk
+            && let Err(why) = disk.flush().await
+        {
             tracing::warn!(%why, "cannot flush the database; what was acknowledged is in its log");
         }
     }
