@@ -61,3 +61,21 @@ async fn a_large_table_is_gone_through_in_pieces() {
     assert_eq!(steps, [18_000, 18_000, 4950, 0]);
     assert_eq!(kept(&store).await.len(), 4550);
 }
+
+#[tokio::test]
+async fn who_signs_the_same_user_again_has_one_row() {
+    let store = open().await;
+    let (alice, bob, carol) = (UserNo(1), UserNo(2), UserNo(3));
+    let start = store.snapshot().await.unwrap().position();
+    for target in [bob, carol, bob, bob] {
+        let snapshot = store.snapshot().await.unwrap();
+        let before = rows::keys::signed_at(&snapshot, alice, target).await.unwrap();
+        let mut tx = Tx::new();
+        let slot = tx.slot();
+        rows::keys::put_own_signature(&mut tx, slot, (alice, target), "key", "signature", &before);
+        store.commit(tx).await.unwrap();
+    }
+    let snapshot = store.snapshot().await.unwrap();
+    assert_eq!(rows::keys::signed(&snapshot, alice, start, snapshot.position()).await.unwrap(), [carol, bob]);
+    assert_eq!(rows::keys::signed_at(&snapshot, alice, bob).await.unwrap(), [snapshot.position()]);
+}
