@@ -2,7 +2,7 @@
 
 use stoa_kit::{Keys, Sync, User, Value, encode, json};
 
-use crate::{Two, accept, arrives, becomes, between, eventually};
+use crate::{PATIENCE, Two, accept, arrives, becomes, between, eventually};
 
 const CURVE: &str = "signed_curve25519";
 
@@ -139,16 +139,18 @@ async fn to_device_messages(two: Two) {
 async fn heard(device: &User, count: usize) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut since: Option<String> = None;
-    let mut patience = 20;
-    while patience > 0 {
+    let start = tokio::time::Instant::now();
+    loop {
+        let complete = words.len() >= count;
         let options = stoa_kit::SyncOptions { since, timeout: 1000, ..Default::default() };
         let sync = device.sync_with(&options).await;
         let new = sync.to_device();
         words.extend(new.iter().filter_map(|event| event["content"]["word"].as_str()).map(str::to_owned));
+        if complete || start.elapsed() > PATIENCE {
+            return words;
+        }
         since = Some(sync.token().to_owned());
-        patience = if words.len() >= count { patience.min(2) - 1 } else { patience - 1 };
     }
-    words
 }
 
 between!(cross_signing, ignore = "federation is being built");

@@ -97,28 +97,47 @@ async fn any_text_survives(two: Two) {
     assert_eq!(arrives(&bob, &room, &event).await["content"], large);
 }
 
-between!(edits, ignore = "federation is being built");
+/// The ids of the events that relate to an event, as somebody sees it.
+async fn relations(user: &User, room: &str, event: &str, kind: &str) -> BTreeSet<String> {
+    let path = format!("/_matrix/client/v1/rooms/{}/relations/{}{kind}", encode(room), encode(event));
+    let found = user.get(&path).await.ok();
+    let chunk = found["chunk"].as_array().expect("chunk");
+    chunk.iter().filter_map(|event| event["event_id"].as_str()).map(str::to_owned).collect()
+}
+
+/// Edits what one said.
+async fn edit(author: &User, room: &str, event: &str) -> String {
+    let content = json!({
+        "msgtype": "m.text", "body": "* second",
+        "m.new_content": { "msgtype": "m.text", "body": "second" },
+        "m.relates_to": { "rel_type": "m.replace", "event_id": event },
+    });
+    author.send(room, "m.room.message", content).await.event_id()
+}
+
+/// Answers in a thread.
+async fn answer(author: &User, room: &str, root: &str) -> String {
+    let content = json!({
+        "msgtype": "m.text", "body": "in the thread",
+        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
+    });
+    author.send(room, "m.room.message", content).await.event_id()
+}
+
+between!(edits);
 async fn edits(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
     for (author, reader) in [(&alice, &bob), (&bob, &alice)] {
         let event = author.text(&room, "first").await;
         arrives(reader, &room, &event).await;
-        let edit = json!({
-            "msgtype": "m.text", "body": "* second",
-            "m.new_content": { "msgtype": "m.text", "body": "second" },
-            "m.relates_to": { "rel_type": "m.replace", "event_id": event },
-        });
-        let edit = author.send(&room, "m.room.message", edit).await.event_id();
-        let bundled = async || {
-            let seen = reader.event(&room, &event).await.ok();
-            (seen["unsigned"]["m.relations"]["m.replace"]["event_id"] == edit).then_some(())
-        };
-        eventually("the edit is bundled with the message", bundled).await;
+        let edit = edit(author, &room, &event).await;
+        assert_eq!(arrives(reader, &room, &edit).await["content"]["m.new_content"]["body"], "second");
+        assert_eq!(relations(reader, &room, &event, "/m.replace").await, BTreeSet::from([edit]));
     }
 }
 
-between!(reactions_and_threads, ignore = "federation is being built");
+between!(reactions_and_threads);
 async fn reactions_and_threads(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -126,19 +145,31 @@ async fn reactions_and_threads(two: Two) {
     arrives(&bob, &room, &root).await;
     let reaction = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": root, "key": "+1" } });
     let reaction = bob.send(&room, "m.reaction", reaction).await.event_id();
-    let reply = json!({
-        "msgtype": "m.text", "body": "in the thread",
-        "m.relates_to": { "rel_type": "m.thread", "event_id": root },
-    });
-    let reply = bob.send(&room, "m.room.message", reply).await.event_id();
+    let reply = answer(&bob, &room, &root).await;
     arrives(&alice, &room, &reply).await;
-    let path = format!("/_matrix/client/v1/rooms/{}/relations/{}", encode(&room), encode(&root));
-    let found = alice.get(&path).await.ok();
-    let chunk = found["chunk"].as_array().expect("chunk");
-    let ids: BTreeSet<&str> = chunk.iter().filter_map(|event| event["event_id"].as_str()).collect();
-    assert_eq!(ids, BTreeSet::from([reaction.as_str(), reply.as_str()]));
-    let thread = alice.event(&room, &root).await.ok()["unsigned"]["m.relations"]["m.thread"].clone();
-    assert_eq!((&thread["count"], &thread["latest_event"]["event_id"]), (&json!(1), &json!(reply)));
+    assert_eq!(relations(&alice, &room, &root, "").await, BTreeSet::from([reaction, reply.clone()]));
+    assert_eq!(relations(&alice, &room, &root, "/m.thread").await, BTreeSet::from([reply]));
+}
+
+between!(bundled_relations, ignore = "the relations of an event are not bundled with it yet");
+async fn bundled_relations(two: Two) {
+    let (alice, bob) = two.users().await;
+    let room = shared_room(&alice, &bob).await;
+    for (author, reader) in [(&alice, &bob), (&bob, &alice)] {
+        let event = author.text(&room, "first").await;
+        arrives(reader, &room, &event).await;
+        let edit = edit(author, &room, &event).await;
+        let reply = answer(author, &room, &event).await;
+        let bundled = async || {
+            let relations = reader.event(&room, &event).await.ok()["unsigned"]["m.relations"].clone();
+            let thread = &relations["m.thread"];
+            (relations["m.replace"]["event_id"] == edit
+                && thread["count"] == 1
+                && thread["latest_event"]["event_id"] == reply)
+                .then_some(())
+        };
+        eventually("edit and thread are bundled with the message", bundled).await;
+    }
 }
 
 between!(redactions, ignore = "federation is being built");
