@@ -51,17 +51,7 @@ impl Caller {
         signed: bool,
         options: Options,
     ) -> Result<http::Response<Bytes>, Error> {
-        if to == self.server {
-            return Err(Error::Ourselves);
-        }
-        if !self.lists.allows(to) {
-            return Err(Error::NotAllowed(to.to_owned()));
-        }
-        if signed {
-            self.sign(to, &mut request)?;
-        }
-        const AGENT: HeaderValue = HeaderValue::from_static(concat!("Stoa/", env!("CARGO_PKG_VERSION")));
-        request.headers_mut().insert(header::USER_AGENT, AGENT);
+        self.prepare(to, &mut request, signed)?;
         let limits = Limits {
             timeout: options.timeout.unwrap_or(Duration::from_millis(self.tuning.timeout_ms)),
             max_bytes: options.max_response.unwrap_or(self.tuning.max_response),
@@ -88,6 +78,27 @@ impl Caller {
                 Err(why.into())
             }
         }
+    }
+
+    /// Makes a request ready, if that server may be asked.
+    pub(crate) fn prepare(
+        &self,
+        to: &ServerName,
+        request: &mut http::Request<Bytes>,
+        signed: bool,
+    ) -> Result<(), Error> {
+        if to == self.server {
+            return Err(Error::Ourselves);
+        }
+        if !self.lists.allows(to) {
+            return Err(Error::NotAllowed(to.to_owned()));
+        }
+        if signed {
+            self.sign(to, request)?;
+        }
+        const AGENT: HeaderValue = HeaderValue::from_static(concat!("Stoa/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().insert(header::USER_AGENT, AGENT);
+        Ok(())
     }
 
     /// What an answer says that is no success.
@@ -125,7 +136,7 @@ impl Caller {
 }
 
 /// Reads an answer that is no success.
-fn read_error(answer: http::Response<Bytes>) -> Answer {
+pub(crate) fn read_error(answer: http::Response<Bytes>) -> Answer {
     #[derive(Default, serde::Deserialize)]
     struct Body {
         errcode: Option<String>,

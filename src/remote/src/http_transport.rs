@@ -17,13 +17,16 @@ use crate::{
     config::Config,
     discovery::{self, Route},
     dns::{Dns, Plain, SystemDns},
-    outside::{self, build},
+    outside::{self, Rules, build},
+    stream::Pieces,
     transport::{Limits, Transport, TransportError},
     well_known::{self, WellKnown},
 };
 
 /// How long a well-known file may take.
 const WELL_KNOWN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many redirects are followed from a URL that another server named.
+const MAX_REDIRECTS: usize = 5;
 
 /// Why there is no transport.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,7 @@ pub struct HttpTransport {
     /// HTTP/1.1 only: in HTTP/2 the URL is the host.
     other_host: reqwest::Client,
     well_known: WellKnown,
+    web: outside::Client,
     filter: Filter,
 }
 
@@ -95,17 +99,18 @@ impl HttpTransport {
             with_port: build(config, |client| client.https_only(true).dns_resolver(plain.clone()))?,
             by_dns: build(config, |client| client.https_only(true).dns_resolver(by_dns.clone()))?,
             other_host: build(config, |client| client.https_only(true).dns_resolver(plain.clone()).http1_only())?,
-            well_known: WellKnown::new(Arc::new(web), env, limits),
+            well_known: WellKnown::new(Arc::new(web.clone()), env, limits),
+            web,
             filter,
         })
     }
 
-    async fn send(
+    /// Finds a server, and which client reaches it at which URL.
+    async fn find(
         &self,
         to: &ServerName,
-        mut request: http::Request<Bytes>,
-        limits: Limits,
-    ) -> Result<http::Response<Bytes>, TransportError> {
+        request: &mut http::Request<Bytes>,
+    ) -> Result<(&reqwest::Client, Url), TransportError> {
         let (client, authority) = match discovery::route(to, &self.well_known).await {
             Route::Direct { authority, host: None } => (&self.with_port, authority),
             Route::Direct { authority, host: Some(host) } => {
@@ -123,6 +128,16 @@ impl HttpTransport {
         if (url.path(), url.query()) != (before, query) {
             return Err(TransportError::BadUrl("the path would be changed on the way"));
         }
+        Ok((client, url))
+    }
+
+    async fn send(
+        &self,
+        to: &ServerName,
+        mut request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> Result<http::Response<Bytes>, TransportError> {
+        let (client, url) = self.find(to, &mut request).await?;
         outside::send(client, url, request, limits).await
     }
 }
@@ -139,5 +154,23 @@ impl Transport for HttpTransport {
             let sent = tokio::time::timeout(limits.timeout, self.send(&to, request, limits)).await;
             sent.unwrap_or(Err(TransportError::Timeout))
         })
+    }
+
+    fn open(
+        &self,
+        to: &ServerName,
+        mut request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'_, Result<http::Response<Pieces>, TransportError>> {
+        let to: OwnedServerName = to.to_owned();
+        Box::pin(async move {
+            let (client, url) = self.find(&to, &mut request).await?;
+            outside::open(client, url, request, limits.timeout).await
+        })
+    }
+
+    fn open_url(&self, url: &str, limits: Limits) -> BoxFuture<'_, Result<http::Response<Pieces>, TransportError>> {
+        let (url, rules) = (url.to_owned(), Rules { limits, redirects: MAX_REDIRECTS, https_only: true });
+        Box::pin(async move { self.web.open(&url, rules).await })
     }
 }

@@ -15,6 +15,7 @@ mod flight;
 mod http_transport;
 pub mod keys;
 pub mod outside;
+mod stream;
 mod transport;
 pub mod well_known;
 pub mod xmatrix;
@@ -43,6 +44,7 @@ pub use crate::{
     error::{Answer, Error, Unauthorized},
     http_transport::{BuildError, HttpTransport},
     keys::KeyRing,
+    stream::{Pace, Pieces},
     transport::{Limits, Transport, TransportError},
     xmatrix::XMatrix,
 };

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture, stream};
 use http::{Method, StatusCode, header};
 use reqwest::{Url, redirect::Policy};
 
@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     dns::{Dns, Plain},
     http_transport::BuildError,
+    stream::Pieces,
     transport::{Limits, TransportError},
 };
 
@@ -73,6 +74,28 @@ impl Client {
     pub async fn fetch(&self, request: http::Request<Bytes>, rules: Rules) -> Result<Fetched, TransportError> {
         follow(self, request, rules).await
     }
+
+    /// Gets what is at a URL, with a body that comes piece by piece.
+    ///
+    /// # Errors
+    /// Where there is no answer within the rules.
+    pub async fn open(&self, url: &str, rules: Rules) -> Result<http::Response<Pieces>, TransportError> {
+        let request = http::Request::get(url).body(Bytes::new());
+        let request = request.map_err(|_| TransportError::BadUrl("not a URL"))?;
+        let hop = |request: http::Request<Bytes>| -> BoxFuture<'_, _> {
+            Box::pin(async move {
+                let url = self.check(&request)?;
+                open(&self.http, url, request, rules.limits.timeout).await
+            })
+        };
+        redirected(hop, request, rules).await.map(|(_, response)| response)
+    }
+
+    fn check(&self, request: &http::Request<Bytes>) -> Result<Url, TransportError> {
+        let url = Url::parse(&request.uri().to_string()).map_err(|_| TransportError::BadUrl("not a URL"))?;
+        check_url(&url, &self.filter)?;
+        Ok(url)
+    }
 }
 
 impl Hop for Client {
@@ -82,8 +105,7 @@ impl Hop for Client {
         limits: Limits,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
         Box::pin(async move {
-            let url = Url::parse(&request.uri().to_string()).map_err(|_| TransportError::BadUrl("not a URL"))?;
-            check_url(&url, &self.filter)?;
+            let url = self.check(&request)?;
             send(&self.http, url, request, limits).await
         })
     }
@@ -94,12 +116,17 @@ impl Hop for Client {
 /// # Errors
 /// Where there is no answer within the rules.
 pub async fn follow(web: &dyn Hop, request: http::Request<Bytes>, rules: Rules) -> Result<Fetched, TransportError> {
-    tokio::time::timeout(rules.limits.timeout, redirected(web, request, rules))
-        .await
-        .unwrap_or(Err(TransportError::Timeout))
+    let hop = |request| web.hop(request, rules.limits);
+    let answer = tokio::time::timeout(rules.limits.timeout, redirected(hop, request, rules)).await;
+    let (url, response) = answer.unwrap_or(Err(TransportError::Timeout))?;
+    Ok(Fetched { url, response })
 }
 
-async fn redirected(web: &dyn Hop, mut request: http::Request<Bytes>, rules: Rules) -> Result<Fetched, TransportError> {
+async fn redirected<'a, B>(
+    hop: impl Fn(http::Request<Bytes>) -> BoxFuture<'a, Result<http::Response<B>, TransportError>>,
+    mut request: http::Request<Bytes>,
+    rules: Rules,
+) -> Result<(Url, http::Response<B>), TransportError> {
     let not_a_url = TransportError::BadUrl("not a URL");
     let mut url = Url::parse(&request.uri().to_string()).map_err(|_| not_a_url.clone())?;
     for _ in 0..=rules.redirects {
@@ -113,7 +140,7 @@ async fn redirected(web: &dyn Hop, mut request: http::Request<Bytes>, rules: Rul
         }
         url.set_fragment(None);
         *request.uri_mut() = url.as_str().parse().map_err(|_| not_a_url.clone())?;
-        let response = web.hop(request.clone(), rules.limits).await?;
+        let response = hop(request.clone()).await?;
         let status = response.status();
         let follow = *request.method() == Method::GET
             && matches!(
@@ -126,7 +153,7 @@ async fn redirected(web: &dyn Hop, mut request: http::Request<Bytes>, rules: Rul
             );
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         let (true, Some(location)) = (follow, location) else {
-            return Ok(Fetched { url, response });
+            return Ok((url, response));
         };
         let next = url.join(location).map_err(|_| not_a_url.clone())?;
         if next.origin() != url.origin() {
@@ -195,6 +222,36 @@ pub(crate) fn check_url(url: &Url, filter: &Filter) -> Result<(), TransportError
     }
 }
 
+/// Sends one request; the body of the answer comes piece by piece. The time is for all of it.
+pub(crate) async fn open(
+    http: &reqwest::Client,
+    url: Url,
+    request: http::Request<Bytes>,
+    timeout: Duration,
+) -> Result<http::Response<Pieces>, TransportError> {
+    let mut answer = begin(http, url, request, timeout).await?;
+    let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+    let next = |mut answer: reqwest::Response| async move {
+        let piece = answer.chunk().await.map_err(|why| error(&why))?;
+        Ok(piece.map(|piece| (piece, answer)))
+    };
+    let mut response = http::Response::new(stream::try_unfold(answer, next).boxed());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+async fn begin(
+    http: &reqwest::Client,
+    url: Url,
+    request: http::Request<Bytes>,
+    timeout: Duration,
+) -> Result<reqwest::Response, TransportError> {
+    let (parts, body) = request.into_parts();
+    let request = http.request(parts.method, url).headers(parts.headers).body(body).timeout(timeout);
+    request.send().await.map_err(|why| error(&why))
+}
+
 /// Sends one request and reads the answer, within limits.
 pub(crate) async fn send(
     http: &reqwest::Client,
@@ -202,9 +259,7 @@ pub(crate) async fn send(
     request: http::Request<Bytes>,
     limits: Limits,
 ) -> Result<http::Response<Bytes>, TransportError> {
-    let (parts, body) = request.into_parts();
-    let request = http.request(parts.method, url).headers(parts.headers).body(body).timeout(limits.timeout);
-    let mut answer = request.send().await.map_err(|why| error(&why))?;
+    let mut answer = begin(http, url, request, limits.timeout).await?;
     let too_large = TransportError::TooLarge(limits.max_bytes);
     if answer.content_length().is_some_and(|length| length > limits.max_bytes as u64) {
         return Err(too_large);

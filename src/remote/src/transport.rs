@@ -7,6 +7,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use stoa_event::ids::ServerName;
 
+use crate::stream::{Pieces, whole};
+
 /// How long an answer may take and how large it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -26,6 +28,22 @@ pub trait Transport: Send + Sync {
         request: http::Request<Bytes>,
         limits: Limits,
     ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>>;
+
+    /// The same with a body that comes piece by piece. A transport that cannot do so gives it in one.
+    fn open(
+        &self,
+        to: &ServerName,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'_, Result<http::Response<Pieces>, TransportError>> {
+        let answer = self.call(to, request, limits);
+        Box::pin(async move { Ok(answer.await?.map(whole)) })
+    }
+
+    /// Gets what is at a URL that another server named.
+    fn open_url(&self, _url: &str, _: Limits) -> BoxFuture<'_, Result<http::Response<Pieces>, TransportError>> {
+        Box::pin(async { Err(TransportError::BadUrl("URLs cannot be had here")) })
+    }
 }
 
 /// Why there is no answer.
