@@ -45,7 +45,7 @@ impl Accounts {
         put_txn(&mut tx, who.user_no, &who.device, &deed, txn, &sent);
         let mut abroad: BTreeMap<OwnedServerName, Messages> = BTreeMap::new();
         for (user, devices) in messages {
-            if devices.values().any(|content| is_too_large(content)) {
+            if devices.values().any(is_too_large) {
                 return Err(Error::TooLarge("a message to a device has at most 256 KiB"));
             }
             if user.server_name() == self.server_name() {

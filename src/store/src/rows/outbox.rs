@@ -94,9 +94,9 @@ pub async fn trim_events(snapshot: &Snapshot, tx: &mut Tx, server: &str, keep: u
 async fn first_room<A: crate::codec::KeyPart>(
     snapshot: &Snapshot,
     from: Bound<A>,
-    server: &String,
+    server: &str,
 ) -> Result<Option<RoomNo>, Error> {
-    let to = Bound::Included(server.clone());
+    let to = Bound::Included(server.to_owned());
     let rows = snapshot.range(&schema::OUTBOX, from, to, Direction::Forward, 1).await?;
     Ok(rows.into_iter().next().map(|((_, room, _), _)| room))
 }
