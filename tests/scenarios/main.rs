@@ -19,6 +19,7 @@ mod lazy_members;
 mod login;
 mod media;
 mod membership;
+mod other_servers;
 mod paging;
 mod profile;
 mod push_rules;

@@ -17,12 +17,17 @@ use crate::{Api, answer::Answer};
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .route("/_matrix/federation/v1/event/{eventId}", get(event))
-        .route("/_matrix/federation/v1/state/{roomId}", get(state))
-        .route("/_matrix/federation/v1/state_ids/{roomId}", get(state_ids))
-        .route("/_matrix/federation/v1/event_auth/{roomId}/{eventId}", get(event_auth))
         .route("/_matrix/federation/v1/backfill/{roomId}", get(backfill))
         .route("/_matrix/federation/v1/get_missing_events/{roomId}", post(missing))
         .route("/_matrix/federation/v1/timestamp_to_event/{roomId}", get(at_time))
+}
+
+/// Those that need the whole state.
+pub(crate) fn large() -> Router<Api> {
+    Router::new()
+        .route("/_matrix/federation/v1/state/{roomId}", get(state))
+        .route("/_matrix/federation/v1/state_ids/{roomId}", get(state_ids))
+        .route("/_matrix/federation/v1/event_auth/{roomId}/{eventId}", get(event_auth))
 }
 
 #[derive(Deserialize)]
@@ -74,7 +79,7 @@ async fn event(
     Segments(id): Segments<OwnedEventId>,
 ) -> Result<Answer> {
     let event = view.event_for_server(&origin, &id).await?;
-    Ok(transaction(&federation, &env).list("pdus", vec![event]))
+    Ok(transaction(&federation, &env).list("pdus", &[event]))
 }
 
 /// `GET /_matrix/federation/v1/state/{roomId}`
@@ -85,7 +90,7 @@ async fn state(
     Params(at): Params<At>,
 ) -> Result<Answer> {
     let whole = view.state_for_server(&origin, &room, &at.event_id).await?;
-    Ok(Answer::new().list("pdus", whole.state).list("auth_chain", whole.auth))
+    Answer::new().events("pdus", whole.state).await?.events("auth_chain", whole.auth).await
 }
 
 /// `GET /_matrix/federation/v1/state_ids/{roomId}`
@@ -105,7 +110,7 @@ async fn event_auth(
     State(view): State<View>,
     Segments((room, id)): Segments<(OwnedRoomId, OwnedEventId)>,
 ) -> Result<Answer> {
-    Ok(Answer::new().list("auth_chain", view.auth_chain(&origin, &room, &id).await?))
+    Answer::new().events("auth_chain", view.auth_chain(&origin, &room, &id).await?).await
 }
 
 /// `GET /_matrix/federation/v1/backfill/{roomId}`
@@ -121,7 +126,7 @@ async fn backfill(
         return Err(Error::missing_param("v names the events from which to go back"));
     }
     let events = view.backfill(&origin, &room, &query.v, query.limit).await?;
-    Ok(transaction(&federation, &env).list("pdus", events))
+    Ok(transaction(&federation, &env).list("pdus", &events))
 }
 
 /// `POST /_matrix/federation/v1/get_missing_events/{roomId}`
@@ -137,7 +142,7 @@ async fn missing(
         limit: body.limit,
         min_depth: body.min_depth,
     };
-    Ok(Answer::new().list("events", view.missing_events(&origin, &room, &request).await?))
+    Ok(Answer::new().list("events", &view.missing_events(&origin, &room, &request).await?))
 }
 
 /// `GET /_matrix/federation/v1/timestamp_to_event/{roomId}`

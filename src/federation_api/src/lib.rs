@@ -5,6 +5,7 @@ mod answer;
 mod devices;
 mod directory;
 mod events;
+mod few;
 mod invites;
 mod keys;
 mod media;

@@ -19,11 +19,16 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/_matrix/federation/v1/make_join/{roomId}/{userId}", get(make_join))
         .route("/_matrix/federation/v1/make_leave/{roomId}/{userId}", get(make_leave))
         .route("/_matrix/federation/v1/make_knock/{roomId}/{userId}", get(make_knock))
-        .route("/_matrix/federation/v1/send_join/{roomId}/{eventId}", put(first_join))
-        .route("/_matrix/federation/v2/send_join/{roomId}/{eventId}", put(second_join))
         .route("/_matrix/federation/v1/send_leave/{roomId}/{eventId}", put(first_leave))
         .route("/_matrix/federation/v2/send_leave/{roomId}/{eventId}", put(second_leave))
         .route("/_matrix/federation/v1/send_knock/{roomId}/{eventId}", put(send_knock))
+}
+
+/// Those that are answered with the whole state.
+pub(crate) fn large() -> Router<Api> {
+    Router::new()
+        .route("/_matrix/federation/v1/send_join/{roomId}/{eventId}", put(first_join))
+        .route("/_matrix/federation/v2/send_join/{roomId}/{eventId}", put(second_join))
 }
 
 type Place = Segments<(OwnedRoomId, OwnedEventId)>;
@@ -115,12 +120,11 @@ async fn join(origin: Origin, api: &Api, path: Place, body: Raw, answer: Answer)
     let (Origin(server), Segments((room, id))) = (origin.clone(), path.clone());
     let accepted = accept(origin, api, path, body, "join").await?;
     let whole = api.view.state_for_join(&server, &room, &id).await?;
-    Ok(answer
+    let answer = answer
         .value("origin", &api.federation.server())
         .value("members_omitted", &false)
-        .raw("event", accepted.event.json().clone())
-        .list("state", whole.state)
-        .list("auth_chain", whole.auth))
+        .raw("event", accepted.event.json().clone());
+    answer.events("state", whole.state).await?.events("auth_chain", whole.auth).await
 }
 
 /// `PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}`
@@ -128,5 +132,5 @@ async fn send_knock(origin: Origin, State(api): State<Api>, path: Place, body: R
     let (Origin(server), Segments((room, _))) = (origin.clone(), path.clone());
     accept(origin, &api, path, body, "knock").await?;
     let shown: Vec<Bytes> = api.view.stripped_state(&server, &room).await?;
-    Ok(Answer::new().list("knock_room_state", shown))
+    Ok(Answer::new().list("knock_room_state", &shown))
 }

@@ -50,11 +50,10 @@ async fn send(
 
 /// The events and EDUs of a transaction, as they stand in it. What is wrong with one of them is its own affair.
 fn read(body: &Bytes) -> Result<(Vec<Bytes>, Vec<Edu>)> {
-    let transaction: Transaction<'_> =
-        serde_json::from_slice(body).map_err(|why| match why.classify() {
-            serde_json::error::Category::Data => Error::bad_json(why.to_string()),
-            _ => Error::not_json(why.to_string()),
-        })?;
+    let transaction: Transaction<'_> = serde_json::from_slice(body).map_err(|why| match why.classify() {
+        serde_json::error::Category::Data => Error::bad_json(why.to_string()),
+        _ => Error::not_json(why.to_string()),
+    })?;
     if transaction.pdus.len() > MAX_PDUS || transaction.edus.len() > MAX_EDUS {
         return Err(Error::invalid_param(format!("a transaction has at most {MAX_PDUS} PDUs and {MAX_EDUS} EDUs")));
     }
@@ -69,7 +68,9 @@ mod tests {
 
     #[test]
     fn parts_are_the_bytes_that_came() {
-        let body = Bytes::from(r#"{"origin":"x","pdus":[{ "a" : 1e3 }, [], "no event"],"edus":[{"edu_type":"m.typing","content":{}},{},1]}"#);
+        let body = Bytes::from(
+            r#"{"origin":"x","pdus":[{ "a" : 1e3 }, [], "no event"],"edus":[{"edu_type":"m.typing","content":{}},{},1]}"#,
+        );
         let (pdus, edus) = read(&body).unwrap();
         assert_eq!(pdus, [r#"{ "a" : 1e3 }"#, "[]", r#""no event""#]);
         assert_eq!(edus.iter().map(|edu| edu.edu_type.as_str()).collect::<Vec<_>>(), ["m.typing"]);

@@ -33,7 +33,7 @@ pub use crate::{
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest, Page},
     relations::RelationsRequest,
-    servers::{MissingRequest, StateIds, WholeState},
+    servers::{MissingRequest, Pdus, StateIds, WholeState},
     state::MembersRequest,
     sync::SyncRequest,
     token::{AnyToken, HistoryToken, SyncToken},

@@ -23,7 +23,7 @@ pub use ca::{Ca, CertificateFiles};
 pub use home::Home;
 pub use http::{Client, Reply, encode};
 pub use link::Link;
-pub use origin::{Stranger, ask_with};
+pub use origin::{Stranger, ask_with, now_ms};
 pub use process::{Launch, Server};
 pub use random::{Dice, unique};
 pub use replica::{Replica, RoomCopy};

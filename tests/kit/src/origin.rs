@@ -1,4 +1,5 @@
-//! Another server that exists only to ask: a name, a signing key, and the one answer that it gives, its key document.
+//! Another server that exists only to ask: a name and a signing key. It answers two things: which key it has, and that its
+//! users may be invited.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -34,20 +35,21 @@ const HOUR_MS: u64 = 60 * 60 * 1000;
 
 /// A server of nobody's making: what it sends is what a test wants it to send.
 pub struct Stranger {
-    name: String,
-    keys: Keys,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
     _folder: TempDir,
 }
 
 struct Shared {
+    name: String,
+    keys: Keys,
     document: Mutex<Value>,
     asked: AtomicUsize,
 }
 
 /// Milliseconds since 1970.
-fn now() -> u64 {
+#[expect(clippy::disallowed_methods, reason = "a server of its own, with a clock of its own")]
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or_default()
 }
@@ -67,22 +69,22 @@ impl Stranger {
         let config = config.expect("protocols").with_no_client_auth().with_single_cert(chain, key).expect("a pair");
         let port = lasting_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
-        let shared = Arc::new(Shared { document: Mutex::default(), asked: AtomicUsize::new(0) });
+        let (name, keys) = (format!("localhost:{port}"), Keys::new(seed));
+        let shared = Arc::new(Shared { name, keys, document: Mutex::default(), asked: AtomicUsize::new(0) });
         let server = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), shared.clone()));
-        let name = format!("localhost:{port}");
-        let stranger = Stranger { name, keys: Keys::new(seed), shared, server, _folder: folder };
-        stranger.set_validity(now() + 24 * HOUR_MS);
+        let stranger = Stranger { shared, server, _folder: folder };
+        stranger.set_validity(now_ms() + 24 * HOUR_MS);
         stranger
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.shared.name
     }
 
     /// A user of it.
     pub fn user(&self, name: &str) -> String {
-        format!("@{name}:{}", self.name)
+        format!("@{name}:{}", self.shared.name)
     }
 
     /// How many times somebody asked for its key.
@@ -93,23 +95,23 @@ impl Stranger {
     /// Publishes the key as valid until then.
     pub fn set_validity(&self, valid_until_ts: u64) {
         let document = json!({
-            "server_name": self.name,
+            "server_name": self.shared.name,
             "valid_until_ts": valid_until_ts,
-            "verify_keys": { KEY_ID: { "key": self.keys.public() } },
+            "verify_keys": { KEY_ID: { "key": self.shared.keys.public() } },
             "old_verify_keys": {},
         });
-        self.publish(self.keys.sign(&self.name, KEY_ID, document));
+        self.publish(self.shared.keys.sign(&self.shared.name, KEY_ID, document));
     }
 
     /// Publishes the key as one that it signs with no longer.
     pub fn retire_key(&self, expired_ts: u64) {
         let document = json!({
-            "server_name": self.name,
-            "valid_until_ts": now() + 24 * HOUR_MS,
+            "server_name": self.shared.name,
+            "valid_until_ts": now_ms() + 24 * HOUR_MS,
             "verify_keys": {},
-            "old_verify_keys": { KEY_ID: { "key": self.keys.public(), "expired_ts": expired_ts } },
+            "old_verify_keys": { KEY_ID: { "key": self.shared.keys.public(), "expired_ts": expired_ts } },
         });
-        self.publish(self.keys.sign(&self.name, KEY_ID, document));
+        self.publish(self.shared.keys.sign(&self.shared.name, KEY_ID, document));
     }
 
     fn publish(&self, document: Value) {
@@ -119,13 +121,14 @@ impl Stranger {
     /// The `Authorization` of a request from this server to that one.
     pub fn authorization(&self, method: &Method, path: &str, to: &str, body: Option<&Value>) -> String {
         let mut signed =
-            json!({ "method": method.as_str(), "uri": path, "origin": self.name, "destination": to });
+            json!({ "method": method.as_str(), "uri": path, "origin": self.shared.name, "destination": to });
         if let Some(body) = body {
             signed["content"] = body.clone();
         }
-        let signature = &self.keys.sign(&self.name, KEY_ID, signed)["signatures"][&self.name][KEY_ID];
+        let signature =
+            &self.shared.keys.sign(&self.shared.name, KEY_ID, signed)["signatures"][&self.shared.name][KEY_ID];
         let signature = signature.as_str().unwrap_or_default();
-        format!(r#"X-Matrix origin="{}",destination="{to}",key="{KEY_ID}",sig="{signature}""#, self.name)
+        format!(r#"X-Matrix origin="{}",destination="{to}",key="{KEY_ID}",sig="{signature}""#, self.shared.name)
     }
 
     /// A signed request.
@@ -151,23 +154,13 @@ impl Stranger {
 
     /// Sends events in a transaction.
     pub async fn send(&self, home: &Home, pdus: &[&Value]) -> Reply {
-        let body = json!({ "origin": self.name, "origin_server_ts": now(), "pdus": pdus, "edus": [] });
+        let body = json!({ "origin": self.shared.name, "origin_server_ts": now_ms(), "pdus": pdus, "edus": [] });
         self.put(home, &format!("/_matrix/federation/v1/send/{}", unique()), &body).await
     }
 
     /// An event of room version 3 or later, hashed and signed; first its id.
-    pub fn event(&self, mut event: Value) -> (String, Value) {
-        if let Some(fields) = event.as_object_mut() {
-            fields.remove("unsigned");
-            fields.remove("signatures");
-            fields.remove("hashes");
-        }
-        let hash = Sha256::digest(canonical(&event).as_bytes());
-        event["hashes"] = json!({ "sha256": STANDARD_NO_PAD.encode(hash) });
-        let redacted = redacted(&event);
-        let id = format!("${}", URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&redacted).as_bytes())));
-        event["signatures"] = self.keys.sign(&self.name, KEY_ID, redacted)["signatures"].clone();
-        (id, event)
+    pub fn event(&self, event: Value) -> (String, Value) {
+        self.shared.event(event)
     }
 
     /// Asks for a template for one of its users, and signs it.
@@ -179,7 +172,7 @@ impl Stranger {
         let path = format!("/_matrix/federation/v1/make_{what}/{}/{}{versions}", encode(room), encode(user));
         let made = self.get(home, &path).await.ok();
         let mut event = made["event"].clone();
-        event["origin_server_ts"] = json!(now());
+        event["origin_server_ts"] = json!(now_ms());
         self.event(event)
     }
 
@@ -195,6 +188,31 @@ impl Stranger {
         let (id, event) = self.make(home, "leave", room, user).await;
         let path = format!("/_matrix/federation/v2/send_leave/{}/{}", encode(room), encode(&id));
         self.put(home, &path, &event).await.ok();
+    }
+}
+
+impl Shared {
+    fn event(&self, mut event: Value) -> (String, Value) {
+        if let Some(fields) = event.as_object_mut() {
+            fields.remove("unsigned");
+            fields.remove("signatures");
+            fields.remove("hashes");
+        }
+        let hash = Sha256::digest(canonical(&event).as_bytes());
+        event["hashes"] = json!({ "sha256": STANDARD_NO_PAD.encode(hash) });
+        let redacted = redacted(&event);
+        let id = format!("${}", URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&redacted).as_bytes())));
+        event["signatures"] = self.keys.sign(&self.name, KEY_ID, redacted)["signatures"].clone();
+        (id, event)
+    }
+
+    /// What is said to an invite: yes.
+    fn accept_invite(&self, body: &[u8]) -> Value {
+        let invite: Value = serde_json::from_slice(body).unwrap_or_default();
+        let mut event = invite["event"].clone();
+        let signed = self.keys.sign(&self.name, KEY_ID, redacted(&event));
+        event["signatures"][&self.name] = signed["signatures"][&self.name].clone();
+        json!({ "event": event })
     }
 }
 
@@ -243,7 +261,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                 let shared = shared.clone();
-                async move { Ok::<_, std::convert::Infallible>(answer(&shared, request.uri().path())) }
+                async move { answer(&shared, request).await }
             });
             // Whoever goes away in between does not matter.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -251,15 +269,21 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
     }
 }
 
-fn answer(shared: &Shared, path: &str) -> Response<Full<Bytes>> {
-    let (status, body) = match path {
+async fn answer(
+    shared: &Shared,
+    request: Request<hyper::body::Incoming>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let (status, body) = match request.uri().path() {
         "/_matrix/key/v2/server" => {
             shared.asked.fetch_add(1, Ordering::SeqCst);
             (200, shared.document.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        }
+        path if path.starts_with("/_matrix/federation/v2/invite/") => {
+            (200, shared.accept_invite(&request.into_body().collect().await?.to_bytes()))
         }
         _ => (404, json!({ "errcode": "M_UNRECOGNIZED", "error": "this server only asks" })),
     };
     let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
-    response
+    Ok(response)
 }

@@ -13,7 +13,7 @@ use stoa_store::{
     rows::events::{Standing, StoredEvent},
 };
 
-use super::{BATCH, Guest, missing};
+use super::{BATCH, Guest, Pdus, missing};
 use crate::{Error, View};
 
 /// The most events that one answer of backfill has.
@@ -133,7 +133,7 @@ impl View {
     ///
     /// # Errors
     /// [`Error::Forbidden`] for a server that may not read in the room, [`Error::NotFound`]
-    pub async fn auth_chain(&self, server: &ServerName, room: &RoomId, id: &EventId) -> Result<Vec<Bytes>, Error> {
+    pub async fn auth_chain(&self, server: &ServerName, room: &RoomId, id: &EventId) -> Result<Pdus, Error> {
         let snapshot = self.inner.store.snapshot().await?;
         let guest = self.guest(&snapshot, server, room).await?;
         let (no, event) = guest.by_id(id).await?.ok_or_else(missing)?;
@@ -141,7 +141,7 @@ impl View {
             return Err(missing());
         }
         let chain = guest.chain([no]).await?;
-        guest.pdus(chain.iter().map(EventNo)).await
+        Ok(guest.pdus(chain.iter().map(EventNo)))
     }
 }
 
@@ -175,24 +175,21 @@ impl Guest<'_> {
         Ok(chain)
     }
 
-    /// State and auth events as they are: servers in the room are told them whole. Rejected ones are left out.
-    pub(super) async fn pdus(&self, nos: impl IntoIterator<Item = EventNo>) -> Result<Vec<Bytes>, Error> {
-        self.each(nos, |event| event.json.clone()).await
+    pub(super) fn pdus(&self, nos: impl IntoIterator<Item = EventNo>) -> Pdus {
+        Pdus::new(&self.inner.store, self.room, nos)
     }
 
-    /// Something of each of these events, rejected ones left out.
-    pub(super) async fn each<T>(
-        &self,
-        nos: impl IntoIterator<Item = EventNo>,
-        of: impl Fn(&StoredEvent) -> T,
-    ) -> Result<Vec<T>, Error> {
+    /// The ids of events, rejected ones left out.
+    pub(super) async fn ids(&self, nos: impl IntoIterator<Item = EventNo>) -> Result<Vec<String>, Error> {
         let nos: Vec<EventNo> = nos.into_iter().collect();
-        let mut all = Vec::with_capacity(nos.len());
+        let mut ids = Vec::with_capacity(nos.len());
         for batch in nos.chunks(BATCH) {
-            let good = self.events(batch).await?;
-            let good = good.iter().filter(|(_, event)| event.header.standing != Standing::Rejected);
-            all.extend(good.map(|(_, event)| of(event)));
+            for (_, event) in self.events(batch).await? {
+                if event.header.standing != Standing::Rejected {
+                    ids.push(event.header.event_id.clone());
+                }
+            }
         }
-        Ok(all)
+        Ok(ids)
     }
 }

@@ -5,6 +5,7 @@
 //! goes out redacted, so that the graph holds together. Whether a room or an event exists is not told to anybody else.
 
 mod graph;
+mod pdus;
 mod seen;
 mod spaces;
 mod state;
@@ -28,11 +29,12 @@ use stoa_store::{
     schema,
 };
 
+use self::seen::{Look, Sight};
 pub use self::{
     graph::MissingRequest,
+    pdus::Pdus,
     state::{StateIds, WholeState},
 };
-use self::seen::{Look, Sight};
 use crate::{Error, Inner, View};
 
 /// How many events are read at once.

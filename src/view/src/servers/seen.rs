@@ -76,7 +76,8 @@ impl Sight {
             Some(no) => look.store.events().get(look.snapshot, look.room, no).await?,
             None => None,
         };
-        let visibility = event.map_or_else(HistoryVisibility::default, |it| HistoryVisibility::of_content(it.content()));
+        let visibility =
+            event.map_or_else(HistoryVisibility::default, |it| HistoryVisibility::of_content(it.content()));
         self.visibilities.insert(root.others, visibility);
         Ok(visibility)
     }

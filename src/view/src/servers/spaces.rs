@@ -138,7 +138,8 @@ impl View {
             return Ok(true);
         }
         let there = |room: RoomNo| (room, server.to_string());
-        if snapshot.has(&schema::ROOM_SERVERS, &there(room.guest.room)).await? || room.guest.is_world_readable().await? {
+        if snapshot.has(&schema::ROOM_SERVERS, &there(room.guest.room)).await? || room.guest.is_world_readable().await?
+        {
             return Ok(true);
         }
         for id in room.rules.allowed() {
@@ -204,7 +205,8 @@ impl Room<'_> {
                 }
             }
         }
-        children.sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.header.state_key.cmp(&other.header.state_key)));
+        children
+            .sort_by(|(a, one), (b, other)| a.cmp(b).then_with(|| one.header.state_key.cmp(&other.header.state_key)));
         Ok(children.into_iter().map(|(_, event)| event).take(CHILDREN).collect())
     }
 }

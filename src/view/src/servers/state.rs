@@ -1,19 +1,18 @@
 //! The state of a room at an event, for another server.
 
-use bytes::Bytes;
 use stoa_event::ids::{EventId, RoomId, ServerName};
 use stoa_store::{EventNo, rows::events::Standing, state::Root};
 
-use super::{Guest, missing};
+use super::{Guest, Pdus, missing};
 use crate::{Error, View};
 
 /// The state before an event.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WholeState {
     /// Its events.
-    pub state: Vec<Bytes>,
+    pub state: Pdus,
     /// Their auth chain.
-    pub auth: Vec<Bytes>,
+    pub auth: Pdus,
 }
 
 /// The ids of the state before an event.
@@ -57,18 +56,19 @@ impl View {
         let root = guest.before(at).await?;
         let state = guest.state_events(root).await?;
         let auth = guest.chain(state.iter().copied()).await?;
-        let id = |event: &stoa_store::rows::events::StoredEvent| event.header.event_id.clone();
-        Ok(StateIds {
-            state: guest.each(state, id).await?,
-            auth: guest.each(auth.iter().map(EventNo), id).await?,
-        })
+        Ok(StateIds { state: guest.ids(state).await?, auth: guest.ids(auth.iter().map(EventNo)).await? })
     }
 
     /// What a server is told whose user has just joined by that event.
     ///
     /// # Errors
     /// [`Error::NotFound`] where the room or the event is not there.
-    pub async fn state_for_join(&self, server: &ServerName, room: &RoomId, join: &EventId) -> Result<WholeState, Error> {
+    pub async fn state_for_join(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        join: &EventId,
+    ) -> Result<WholeState, Error> {
         let snapshot = self.inner.store.snapshot().await?;
         let no = self.inner.store.names().room(&snapshot, room.as_str()).await?.ok_or_else(missing)?;
         let guest = Guest::inside(&self.inner, &snapshot, server, no).await?;
@@ -95,6 +95,6 @@ impl Guest<'_> {
     async fn whole(&self, root: Root) -> Result<WholeState, Error> {
         let state = self.state_events(root).await?;
         let auth = self.chain(state.iter().copied()).await?;
-        Ok(WholeState { state: self.pdus(state).await?, auth: self.pdus(auth.iter().map(EventNo)).await? })
+        Ok(WholeState { state: self.pdus(state), auth: self.pdus(auth.iter().map(EventNo)) })
     }
 }

@@ -57,7 +57,9 @@ impl Guest<'_> {
             let to = Bound::Included(self.room);
             let row = self.snapshot.range(&schema::HISTORY, from, to, Direction::Forward, 1).await?;
             let found = match row.first() {
-                Some(((_, depth, _), no)) => self.event(*no).await?.map(|event| (*depth, event.header.origin_server_ts)),
+                Some(((_, depth, _), no)) => {
+                    self.event(*no).await?.map(|event| (*depth, event.header.origin_server_ts))
+                }
                 None => None,
             };
             match found {
