@@ -13,7 +13,7 @@ fn typists(sync: &Sync, room: &str) -> Option<Vec<String>> {
     Some(users.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-between!(typing, ignore = "federation is being built");
+between!(typing);
 async fn typing(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -27,7 +27,7 @@ async fn typing(two: Two) {
     }
 }
 
-between!(receipts, ignore = "federation is being built");
+between!(receipts);
 async fn receipts(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -48,7 +48,7 @@ fn receipt(sync: &Sync, room: &str, kind: &str, event: &str, user: &str) -> Opti
     found.find_map(|receipts| receipts["content"][event][kind].get(user).cloned())
 }
 
-between!(receipts_in_threads, ignore = "federation is being built");
+between!(receipts_in_threads);
 async fn receipts_in_threads(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -65,7 +65,7 @@ async fn receipts_in_threads(two: Two) {
     alice.sync_until(Some(&token), read).await;
 }
 
-between!(private_receipts_stay_at_home, ignore = "federation is being built");
+between!(private_receipts_stay_at_home);
 async fn private_receipts_stay_at_home(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -82,7 +82,7 @@ async fn private_receipts_stay_at_home(two: Two) {
     assert!(!ephemeral.contains("m.read.private") && !ephemeral.contains(&bob.id), "{ephemeral}");
 }
 
-between!(presence, ignore = "federation is being built");
+between!(presence, ignore = "presence is not there yet");
 async fn presence(two: Two) {
     let (alice, bob) = two.users().await;
     shared_room(&alice, &bob).await;

@@ -51,7 +51,7 @@ async fn has_devices(asked_by: &User, of: &User, wanted: &[&str]) {
     eventually(&format!("{} finds the devices {wanted:?} of {}", asked_by.id, of.id), same).await;
 }
 
-between!(device_keys_of_a_stranger, ignore = "federation is being built");
+between!(device_keys_of_a_stranger);
 async fn device_keys_of_a_stranger(two: Two) {
     let (alice, bob) = two.users().await;
     let keys = upload_device(&alice, 1).await;
@@ -61,7 +61,7 @@ async fn device_keys_of_a_stranger(two: Two) {
     assert_eq!(device["algorithms"], keys["algorithms"]);
 }
 
-between!(device_lists_follow, ignore = "federation is being built");
+between!(device_lists_follow);
 async fn device_lists_follow(two: Two) {
     let (alice, bob) = two.users().await;
     encrypted_room(&alice, &bob).await;
@@ -80,7 +80,7 @@ async fn device_lists_follow(two: Two) {
     }
 }
 
-between!(one_time_keys, ignore = "federation is being built");
+between!(one_time_keys);
 async fn one_time_keys(two: Two) {
     let (alice, bob) = two.users().await;
     upload_device(&bob, 1).await;
@@ -113,7 +113,7 @@ async fn one_time_keys(two: Two) {
     assert_eq!(names, ["a", "b", "f", "f"].map(|name| format!("{CURVE}:{name}")));
 }
 
-between!(to_device_messages, ignore = "federation is being built");
+between!(to_device_messages);
 async fn to_device_messages(two: Two) {
     let (alice, bob) = two.users().await;
     let phone = two.b.home.device_of(&bob).await;
@@ -153,7 +153,7 @@ async fn heard(device: &User, count: usize) -> Vec<String> {
     }
 }
 
-between!(cross_signing, ignore = "federation is being built");
+between!(cross_signing);
 async fn cross_signing(two: Two) {
     let (alice, bob) = two.users().await;
     encrypted_room(&alice, &bob).await;
@@ -189,7 +189,7 @@ async fn cross_signing(two: Two) {
     eventually("the signature of Bob's device at Alice's server", signed).await;
 }
 
-between!(an_encrypted_conversation, ignore = "federation is being built");
+between!(an_encrypted_conversation);
 async fn an_encrypted_conversation(two: Two) {
     let (alice, bob) = two.users().await;
     let room = encrypted_room(&alice, &bob).await;

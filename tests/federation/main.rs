@@ -80,7 +80,7 @@ async fn play(a: Make, b: Make, scenario: impl AsyncFnOnce(Two)) {
 
 /// The tests of a scenario, one for each pair of homeservers. `not_to_synapse` leaves out those with Bob on Synapse and
 /// `stoa_only` all with Synapse, which then lacks what the scenario is about. What Stoa cannot do yet is ignored: in all
-/// pairs (`ignore`), in those with Synapse, or in one of them.
+/// pairs (`ignore`), in those with Alice or with Bob on it, in those with Synapse, or in one of them.
 macro_rules! between {
     ($scenario:ident $(, ignore = $why:literal)?) => {
         mod $scenario {
@@ -101,9 +101,25 @@ macro_rules! between {
             crate::between!(@ $scenario stoa_stoa Stoa Stoa $([$why])?);
         }
     };
+    ($scenario:ident, ignore_from_stoa = $why:literal) => {
+        mod $scenario {
+            crate::between!(@ $scenario stoa_stoa Stoa Stoa [$why]);
+            crate::between!(@ $scenario stoa_synapse Stoa Synapse [$why]);
+            crate::between!(@ $scenario synapse_stoa Synapse Stoa);
+            crate::between!(@ $scenario synapse_synapse Synapse Synapse ["checks the scenario, not Stoa"]);
+        }
+    };
+    ($scenario:ident, ignore_to_stoa = $why:literal) => {
+        mod $scenario {
+            crate::between!(@ $scenario stoa_stoa Stoa Stoa [$why]);
+            crate::between!(@ $scenario stoa_synapse Stoa Synapse);
+            crate::between!(@ $scenario synapse_stoa Synapse Stoa [$why]);
+            crate::between!(@ $scenario synapse_synapse Synapse Synapse ["checks the scenario, not Stoa"]);
+        }
+    };
     ($scenario:ident, ignore_with_synapse = $why:literal) => {
         mod $scenario {
-            crate::between!(@ $scenario stoa_stoa Stoa Stoa );
+            crate::between!(@ $scenario stoa_stoa Stoa Stoa);
             crate::between!(@ $scenario stoa_synapse Stoa Synapse [$why]);
             crate::between!(@ $scenario synapse_stoa Synapse Stoa [$why]);
             crate::between!(@ $scenario synapse_synapse Synapse Synapse ["checks the scenario, not Stoa"]);
@@ -111,16 +127,16 @@ macro_rules! between {
     };
     ($scenario:ident, ignore_stoa_synapse = $why:literal) => {
         mod $scenario {
-            crate::between!(@ $scenario stoa_stoa Stoa Stoa );
+            crate::between!(@ $scenario stoa_stoa Stoa Stoa);
             crate::between!(@ $scenario stoa_synapse Stoa Synapse [$why]);
-            crate::between!(@ $scenario synapse_stoa Synapse Stoa );
+            crate::between!(@ $scenario synapse_stoa Synapse Stoa);
             crate::between!(@ $scenario synapse_synapse Synapse Synapse ["checks the scenario, not Stoa"]);
         }
     };
     ($scenario:ident, ignore_synapse_stoa = $why:literal) => {
         mod $scenario {
-            crate::between!(@ $scenario stoa_stoa Stoa Stoa );
-            crate::between!(@ $scenario stoa_synapse Stoa Synapse );
+            crate::between!(@ $scenario stoa_stoa Stoa Stoa);
+            crate::between!(@ $scenario stoa_synapse Stoa Synapse);
             crate::between!(@ $scenario synapse_stoa Synapse Stoa [$why]);
             crate::between!(@ $scenario synapse_synapse Synapse Synapse ["checks the scenario, not Stoa"]);
         }

@@ -10,7 +10,7 @@ fn text(body: &str) -> Value {
     json!({ "msgtype": "m.text", "body": body })
 }
 
-between!(leaving, ignore = "federation is being built");
+between!(leaving);
 async fn leaving(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -29,7 +29,7 @@ async fn leaving(two: Two) {
     assert!(seen.status >= 400, "{seen:?}");
 }
 
-between!(the_creator_leaves, ignore = "federation is being built");
+between!(the_creator_leaves);
 async fn the_creator_leaves(two: Two) {
     let (alice, bob) = two.users().await;
     let carol = two.a.home.user("carol").await;
@@ -47,7 +47,7 @@ async fn the_creator_leaves(two: Two) {
     arrives(&bob, &room, &event).await;
 }
 
-between!(kicks, ignore = "federation is being built");
+between!(kicks);
 async fn kicks(two: Two) {
     let (alice, bob) = two.users().await;
     let (room, alias) = aliased_room(&alice, json!({})).await;
@@ -63,7 +63,7 @@ async fn kicks(two: Two) {
     becomes(&alice, &room, &bob, "join").await;
 }
 
-between!(a_guest_moderator_kicks, ignore = "federation is being built");
+between!(a_guest_moderator_kicks);
 async fn a_guest_moderator_kicks(two: Two) {
     let (alice, bob) = two.users().await;
     let carol = two.a.home.user("carol").await;
@@ -82,7 +82,7 @@ async fn a_guest_moderator_kicks(two: Two) {
     assert_eq!(membership(&alice, &room, &alice).await, "join");
 }
 
-between!(bans, ignore = "federation is being built");
+between!(bans);
 async fn bans(two: Two) {
     let (alice, bob) = two.users().await;
     let (room, alias) = aliased_room(&alice, json!({})).await;
@@ -99,7 +99,7 @@ async fn bans(two: Two) {
     assert_eq!(membership(&bob, &room, &bob).await, "join");
 }
 
-between!(power_levels, ignore = "federation is being built");
+between!(power_levels);
 async fn power_levels(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -119,7 +119,7 @@ async fn power_levels(two: Two) {
     bob.set_state(&room, "m.room.power_levels", "", levels).await.expect(403, "M_FORBIDDEN");
 }
 
-between!(an_upgrade, ignore = "federation is being built");
+between!(an_upgrade, ignore_from_stoa = "rooms cannot be upgraded yet");
 async fn an_upgrade(two: Two) {
     let (alice, bob) = two.users().await;
     let (old, alias) = aliased_room(&alice, json!({ "room_version": "10", "name": "House" })).await;
@@ -142,7 +142,7 @@ async fn an_upgrade(two: Two) {
     arrives(&alice, &new, &event).await;
 }
 
-between!(a_server_is_shut_out, ignore = "federation is being built");
+between!(a_server_is_shut_out);
 async fn a_server_is_shut_out(two: Two) {
     let (alice, bob) = two.users().await;
     let (room, alias) = aliased_room(&alice, json!({})).await;

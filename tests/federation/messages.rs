@@ -13,7 +13,7 @@ async fn bodies(user: &User, room: &str) -> Vec<String> {
     events.iter().filter_map(|event| event["content"]["body"].as_str()).map(str::to_owned).collect()
 }
 
-between!(both_ways, ignore = "federation is being built");
+between!(both_ways);
 async fn both_ways(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -32,7 +32,7 @@ async fn both_ways(two: Two) {
     assert_eq!(bodies(&bob, &room).await, wanted);
 }
 
-between!(they_wake_a_waiting_client, ignore = "federation is being built");
+between!(they_wake_a_waiting_client);
 async fn they_wake_a_waiting_client(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -47,7 +47,7 @@ async fn they_wake_a_waiting_client(two: Two) {
     assert!(sync.has(&room, &event));
 }
 
-between!(many_at_once, ignore = "federation is being built");
+between!(many_at_once);
 async fn many_at_once(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -72,7 +72,7 @@ async fn many_at_once(two: Two) {
     }
 }
 
-between!(any_text_survives, ignore = "federation is being built");
+between!(any_text_survives);
 async fn any_text_survives(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -172,7 +172,7 @@ async fn bundled_relations(two: Two) {
     }
 }
 
-between!(redactions, ignore = "federation is being built");
+between!(redactions);
 async fn redactions(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -199,7 +199,7 @@ async fn redactions(two: Two) {
     }
 }
 
-between!(state, ignore = "federation is being built");
+between!(state);
 async fn state(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;

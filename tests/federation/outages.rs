@@ -28,7 +28,7 @@ async fn sees_all(reader: &User, room: &str, sender: &User, wanted: &[String]) {
     }
 }
 
-between!(a_cut_link, ignore = "federation is being built");
+between!(a_cut_link);
 async fn a_cut_link(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -42,7 +42,7 @@ async fn a_cut_link(two: Two) {
     sees_all(&bob, &room, &alice, &hers).await;
 }
 
-between!(both_talk_while_cut_off, ignore = "federation is being built");
+between!(both_talk_while_cut_off);
 async fn both_talk_while_cut_off(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -83,7 +83,7 @@ async fn state_ids(user: &User, room: &str) -> Vec<String> {
     ids
 }
 
-between!(the_receiver_dies, ignore = "federation is being built");
+between!(the_receiver_dies);
 async fn the_receiver_dies(mut two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -98,7 +98,7 @@ async fn the_receiver_dies(mut two: Two) {
     bob.sync_until(None, |sync| sync.to_device().iter().any(|event| event["content"]["word"] == "kept")).await;
 }
 
-between!(the_sender_dies, ignore = "federation is being built");
+between!(the_sender_dies);
 async fn the_sender_dies(mut two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;
@@ -114,7 +114,7 @@ async fn the_sender_dies(mut two: Two) {
     bob.sync_until(None, |sync| sync.to_device().iter().any(|event| event["content"]["word"] == "kept")).await;
 }
 
-between!(a_slow_line, ignore = "federation is being built");
+between!(a_slow_line);
 async fn a_slow_line(two: Two) {
     let (alice, bob) = two.users().await;
     for link in [&two.a.link, &two.b.link] {
@@ -133,7 +133,7 @@ async fn a_slow_line(two: Two) {
     arrives(&bob, &room, &event).await;
 }
 
-between!(a_server_that_is_away_holds_up_nobody, ignore = "federation is being built");
+between!(a_server_that_is_away_holds_up_nobody);
 async fn a_server_that_is_away_holds_up_nobody(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;

@@ -9,7 +9,7 @@ async fn set(user: &User, key: &str, value: &str) {
     user.put(&path, json!({ key: value })).await.ok();
 }
 
-between!(name_and_avatar, ignore = "federation is being built");
+between!(name_and_avatar);
 async fn name_and_avatar(two: Two) {
     let (alice, bob) = two.users().await;
     let avatar = format!("mxc://{}/avatar", alice.server());
@@ -24,7 +24,7 @@ async fn name_and_avatar(two: Two) {
     bob.get(&format!("/profile/{nobody}")).await.expect(404, "M_NOT_FOUND");
 }
 
-between!(in_rooms, ignore = "federation is being built");
+between!(in_rooms);
 async fn in_rooms(two: Two) {
     let (alice, bob) = two.users().await;
     set(&bob, "displayname", "Bob").await;
