@@ -69,6 +69,10 @@ impl Committer {
     }
 
     async fn write(&mut self, group: &[Request]) -> Result<Vec<Commit>, Error> {
+        let node_writes = self.inner.nodes.writes();
+        if group.iter().any(|request| request.tx.node_writes.is_some_and(|known| known != node_writes)) {
+            return Err(Error::Conflict);
+        }
         let mut batch = Batch::default();
         let mut commits = Vec::with_capacity(group.len());
         let mut last = self.last;
@@ -90,7 +94,12 @@ impl Committer {
             put(&mut batch, &schema::POSITION, &(), &last);
         }
         if !batch.ops.is_empty() {
-            self.inner.engine.commit(batch, self.inner.options.durability).await?;
+            let done = self.inner.engine.commit(batch, self.inner.options.durability).await;
+            // Afterwards: who lacks the new nodes in what was read has read the old count. Also if it failed half-way.
+            if group.iter().any(|request| request.tx.writes_nodes) {
+                self.inner.nodes.count_write();
+            }
+            done?;
         }
         self.last = last;
         Ok(commits)

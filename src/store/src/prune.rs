@@ -103,7 +103,7 @@ impl Pruner {
             return Ok(0);
         }
         match state::collect(&self.store, room).await {
-            // Somebody wrote in the room meanwhile. Tomorrow is another day.
+            // Somebody wrote state meanwhile. Tomorrow is another day.
             Err(Error::Conflict) => Ok(0),
             other => other,
         }

@@ -150,6 +150,10 @@ pub struct Tx {
     pub(crate) named: Vec<crate::names::Named>,
     /// Events whose stored form this transaction rewrites: cached copies are dropped when it is done.
     pub(crate) rewritten: Vec<(RoomNo, EventNo)>,
+    /// Whether it writes state nodes.
+    pub(crate) writes_nodes: bool,
+    /// It is refused once commits have written state nodes more often than so many times since start.
+    pub(crate) node_writes: Option<u64>,
 }
 
 impl Tx {
@@ -217,7 +221,7 @@ impl Tx {
     }
 
     pub(crate) fn has_asserts(&self) -> bool {
-        !self.asserts.is_empty()
+        !self.asserts.is_empty() || self.node_writes.is_some()
     }
 
     /// How many positions it takes: at least one if the feed is told something, so that feed rows have a key.

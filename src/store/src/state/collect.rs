@@ -6,18 +6,18 @@ use std::{collections::HashSet, ops::Bound};
 use stoa_engine::Direction;
 
 use super::{Hash, Node, node::Slots};
-use crate::{Error, EventNo, RoomNo, Snapshot, Store, Tx, rows::rooms::Head, schema};
+use crate::{Error, EventNo, RoomNo, Snapshot, Store, Tx, schema};
 
 const PAGE: usize = 1000;
 
 /// Deletes the state nodes of a room that nothing refers to; answers how many.
 ///
-/// A writer may make a node meanwhile that was dead until then, and writes it (as all who write nodes must) in one commit
-/// with the room's head. So nothing is deleted once the head is another one than when the references were read. What a
-/// writer only reads is named by what is stored: rooms have one writer at a time, whose commit would come after.
+/// A writer may make a node meanwhile that was dead until then. So the deletion is refused if any commit has written nodes
+/// since the references were read; whoever commits later writes them after the deletion. What a writer only reads is named
+/// by what is stored.
 ///
 /// # Errors
-/// [`Error::Conflict`] where somebody wrote in the room meanwhile; others where the engine fails or a row cannot be read.
+/// [`Error::Conflict`] where somebody wrote state meanwhile; others where the engine fails or a row cannot be read.
 pub async fn collect(store: &Store, room: RoomNo) -> Result<u64, Error> {
     Survey::of(store, room).await?.delete(store).await
 }
@@ -26,12 +26,13 @@ pub async fn collect(store: &Store, room: RoomNo) -> Result<u64, Error> {
 struct Survey {
     snapshot: Snapshot,
     room: RoomNo,
-    head: Option<Head>,
+    node_writes: u64,
     live: HashSet<Hash>,
 }
 
 impl Survey {
     async fn of(store: &Store, room: RoomNo) -> Result<Survey, Error> {
+        let node_writes = store.inner.nodes.writes();
         let snapshot = store.snapshot().await?;
         let head = snapshot.get(&schema::ROOMS, &room).await?;
         let mut todo: Vec<Hash> = head.iter().flat_map(|head| head.root.tops()).collect();
@@ -58,11 +59,11 @@ impl Survey {
                 todo.extend(children.into_iter().filter(|child| !live.contains(child)));
             }
         }
-        Ok(Survey { snapshot, room, head, live })
+        Ok(Survey { snapshot, room, node_writes, live })
     }
 
     async fn delete(self, store: &Store) -> Result<u64, Error> {
-        let Survey { snapshot, room, head, live } = self;
+        let Survey { snapshot, room, node_writes, live } = self;
         let mut dead = 0;
         let mut from = Bound::Included((room, [0u8; 16]));
         loop {
@@ -75,7 +76,7 @@ impl Survey {
                 continue;
             }
             let mut tx = Tx::new();
-            tx.assert(&schema::ROOMS, &room, head.as_ref());
+            tx.node_writes = Some(node_writes);
             for hash in &unnamed {
                 tx.delete(&schema::STATE_NODES, &(room, *hash));
             }
@@ -93,11 +94,21 @@ mod tests {
     use stoa_engine::memory::Memory;
 
     use super::*;
-    use crate::{Options, Position, StateKeyNo, rows, state::Root};
+    use crate::{
+        Options, Position, StateKeyNo,
+        rows::{self, rooms::Head},
+        state::Root,
+    };
 
     const ROOM: RoomNo = RoomNo(1);
 
     async fn write(store: &Store, head: &mut Head, entries: u32, named: bool) -> Root {
+        let (tx, root) = prepare(store, head, entries, named).await;
+        store.commit(tx).await.unwrap();
+        root
+    }
+
+    async fn prepare(store: &Store, head: &mut Head, entries: u32, named: bool) -> (Tx, Root) {
         let snapshot = store.snapshot().await.unwrap();
         let mut state = store.state(&snapshot, ROOM);
         let mut root = Root::EMPTY;
@@ -111,8 +122,7 @@ mod tests {
             let slot = tx.slot();
             rows::rooms::put_head(&mut tx, slot, ROOM, head.clone());
         }
-        store.commit(tx).await.unwrap();
-        root
+        (tx, root)
     }
 
     #[tokio::test]
@@ -135,8 +145,10 @@ mod tests {
         };
         write(&store, &mut head, 40, true).await;
         let dead = write(&store, &mut head, 100, false).await;
+        // It began to write before anybody looked, and is done afterwards.
+        let (tx, again) = prepare(&store, &mut head, 100, true).await;
         let survey = Survey::of(&store, ROOM).await.unwrap();
-        let again = write(&store, &mut head, 100, true).await;
+        store.commit(tx).await.unwrap();
         assert_eq!(again, dead);
         assert!(matches!(survey.delete(&store).await, Err(Error::Conflict)));
         store.inner.nodes.clear();

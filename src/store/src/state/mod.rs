@@ -6,7 +6,10 @@ mod collect;
 mod node;
 mod tree;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use quick_cache::sync::Cache;
@@ -118,12 +121,15 @@ impl Value for Root {
 /// Nodes that were read before. They never change, so nothing is ever stale.
 pub struct Nodes {
     cache: Cache<(RoomNo, Hash), Arc<Node>>,
+    /// How often commits have written nodes since start.
+    writes: AtomicU64,
 }
 
 impl Nodes {
     pub(crate) fn new(bytes: u64) -> Self {
         // A node is at most 32 hashes and its bookkeeping.
-        Nodes { cache: Cache::new(usize::try_from(bytes / 700).unwrap_or(usize::MAX).max(64)) }
+        let cache = Cache::new(usize::try_from(bytes / 700).unwrap_or(usize::MAX).max(64));
+        Nodes { cache, writes: AtomicU64::new(0) }
     }
 
     /// Nodes of one room, in the order asked for.
@@ -144,6 +150,15 @@ impl Nodes {
             }
         }
         found.into_iter().collect::<Option<Vec<_>>>().ok_or(Error::Missing("a state node"))
+    }
+
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::SeqCst)
+    }
+
+    /// A commit has written nodes.
+    pub(crate) fn count_write(&self) {
+        self.writes.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn cached(&self, room: RoomNo, hash: &Hash) -> Option<Arc<Node>> {

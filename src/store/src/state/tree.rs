@@ -227,6 +227,7 @@ impl<'a> State<'a> {
             if let Slots::Inner(children) = &node.slots {
                 todo.extend(children);
             }
+            tx.writes_nodes = true;
             tx.put(&schema::STATE_NODES, &(self.room, hash), &node.encode());
             self.nodes.keep(self.room, hash, node.clone());
         }
