@@ -7,6 +7,7 @@ pub mod addresses;
 mod allow;
 mod backoff;
 mod caller;
+mod deep;
 pub mod config;
 pub mod discovery;
 pub mod dns;

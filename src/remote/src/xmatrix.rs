@@ -8,6 +8,8 @@ use stoa_event::{
     json::{self, JsonError, Value},
 };
 
+use crate::deep;
+
 /// The longest header that is read.
 pub const MAX_HEADER: usize = 4096;
 
@@ -163,7 +165,9 @@ pub fn signed_bytes(
     // The keys are written in canonical order.
     if let Some(body) = body.filter(|body| !body.is_empty()) {
         out.extend_from_slice(b"\"content\":");
-        out.extend_from_slice(&json::canonical_request(body)?);
+        // One event that is too deep must not make the whole transaction one that nobody signed.
+        let canonical = json::canonical_request(body).or_else(|why| deep::canonical(body).ok_or(why));
+        out.extend_from_slice(&canonical?);
         out.push(b',');
     }
     let parts = [("destination", destination.as_str()), ("method", method), ("origin", origin.as_str()), ("uri", uri)];
