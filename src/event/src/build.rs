@@ -51,10 +51,11 @@ pub struct Draft {
 pub struct Given {
     /// The id, see [`given_id`].
     pub event_id: OwnedEventId,
-    /// The reference hashes of `prev_events` ([`Pdu::reference_hash`]), in their order.
-    pub prev_hashes: Vec<[u8; 32]>,
+    /// The reference hashes of `prev_events` ([`Pdu::reference_hash`]), in their order; `None` where the server that made the
+    /// template left one out, as Synapse may: then the reference has none.
+    pub prev_hashes: Vec<Option<[u8; 32]>>,
     /// Those of `auth_events`.
-    pub auth_hashes: Vec<[u8; 32]>,
+    pub auth_hashes: Vec<Option<[u8; 32]>>,
 }
 
 /// An event id of versions 1 and 2. `random` must be long enough never to come twice, and be made of letters and digits.
@@ -250,7 +251,7 @@ fn write(draft: &Draft, given: Option<&Given>, parts: &Parts<'_>, out: &mut Vec<
 }
 
 /// Ids, or where there are hashes, pairs of id and hash.
-fn write_references(ids: &[OwnedEventId], hashes: Option<&[[u8; 32]]>, out: &mut Vec<u8>) {
+fn write_references(ids: &[OwnedEventId], hashes: Option<&[Option<[u8; 32]>]>, out: &mut Vec<u8>) {
     out.push(b'[');
     for (i, id) in ids.iter().enumerate() {
         if i > 0 {
@@ -261,8 +262,11 @@ fn write_references(ids: &[OwnedEventId], hashes: Option<&[[u8; 32]]>, out: &mut
             Some(hash) => {
                 out.push(b'[');
                 write_string(id.as_str(), out);
-                out.extend_from_slice(b",{\"sha256\":");
-                write_string(&base64_encode(hash.map_or(&[], |hash| hash.as_slice())), out);
+                out.extend_from_slice(b",{");
+                if let Some(hash) = hash.copied().flatten() {
+                    out.extend_from_slice(b"\"sha256\":");
+                    write_string(&base64_encode(&hash), out);
+                }
                 out.extend_from_slice(b"}]");
             }
         }

@@ -47,8 +47,8 @@ fn version() -> impl Strategy<Value = RoomVersionId> {
 fn seal(draft: Draft, rules: &Rules, server: &ServerName, key: &SigningKey) -> Result<Pdu, FormatError> {
     let given = Given {
         event_id: given_id("given", server)?,
-        prev_hashes: vec![[1; 32]; draft.prev_events.len()],
-        auth_hashes: vec![[2; 32]; draft.auth_events.len()],
+        prev_hashes: vec![Some([1; 32]); draft.prev_events.len()],
+        auth_hashes: vec![Some([2; 32]); draft.auth_events.len()],
     };
     build::seal_given(draft, &given, rules, server, key)
 }

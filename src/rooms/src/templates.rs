@@ -217,7 +217,7 @@ fn strip(pdu: &Pdu) -> Result<Box<RawValue>, Error> {
     Ok(serde_json::value::to_raw_value(&event).map_err(corrupt)?)
 }
 
-type References = (Vec<OwnedEventId>, Vec<[u8; 32]>);
+type References = (Vec<OwnedEventId>, Vec<Option<[u8; 32]>>);
 
 /// The events that a template names, in versions 1 and 2 with their hashes.
 fn references(event: &Map<String, Value>, field: &str, rules: &Rules) -> Option<References> {
@@ -226,8 +226,11 @@ fn references(event: &Map<String, Value>, field: &str, rules: &Rules) -> Option<
         let id = match rules.reference_pairs {
             true => {
                 let pair = item.as_array()?;
-                let hash = stoa_event::hash::base64_decode(pair.get(1)?.get("sha256")?.as_str()?)?;
-                hashes.push(hash.try_into().ok()?);
+                // Synapse leaves hashes out of its templates at times.
+                hashes.push(match pair.get(1)?.get("sha256") {
+                    Some(hash) => Some(stoa_event::hash::base64_decode(hash.as_str()?)?.try_into().ok()?),
+                    None => None,
+                });
                 pair.first()?
             }
             false => item,
@@ -249,7 +252,9 @@ mod tests {
         let hash = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         let event = serde_json::json!({ "prev_events": [["$a:b", { "sha256": hash }]] });
         let (ids, hashes) = references(event.as_object().unwrap(), "prev_events", &rules).unwrap();
-        assert_eq!((ids[0].as_str(), hashes[0]), ("$a:b", [0; 32]));
+        assert_eq!((ids[0].as_str(), hashes[0]), ("$a:b", Some([0; 32])));
+        let without = serde_json::json!({ "prev_events": [["$a:b", {}]] });
+        assert_eq!(references(without.as_object().unwrap(), "prev_events", &rules).unwrap().1, [None]);
         let bare = serde_json::json!({ "prev_events": ["$a:b"] });
         assert!(references(bare.as_object().unwrap(), "prev_events", &rules).is_none());
     }

@@ -157,7 +157,7 @@ impl<'a> Writer<'a> {
         for (of, nos) in hashes.iter_mut().zip([&prev[..], auth]) {
             for no in nos {
                 let hash = self.pdu(*no).await?.reference_hash(&self.live.rules);
-                of.push(hash.map_err(|_| stoa_store::Error::Corrupt("a stored event cannot be hashed"))?);
+                of.push(Some(hash.map_err(|_| stoa_store::Error::Corrupt("a stored event cannot be hashed"))?));
             }
         }
         let [prev_hashes, auth_hashes] = hashes;
