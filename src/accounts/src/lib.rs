@@ -13,6 +13,7 @@ mod for_servers;
 mod key_backup;
 mod keys;
 mod login;
+pub mod openid;
 mod passwords;
 mod profile;
 pub mod push_rules;
@@ -60,6 +61,7 @@ struct Inner {
     sessions: Sessions,
     passwords: Passwords,
     uia: Uia,
+    openid: openid::OpenId,
     seen: Seen,
     /// Who reads rows of a user and writes what follows from them holds one of these: one writer a user.
     users: Vec<Mutex<()>>,
@@ -82,6 +84,7 @@ impl Accounts {
             sessions: Sessions::new(config.cached_tokens),
             passwords: Passwords::new(&config),
             uia: Uia::default(),
+            openid: openid::OpenId::default(),
             seen: Seen::default(),
             users: locks(),
             names: locks(),
@@ -106,6 +109,10 @@ impl Accounts {
 
     fn store(&self) -> &Store {
         &self.inner.store
+    }
+
+    fn openid(&self) -> &openid::OpenId {
+        &self.inner.openid
     }
 
     fn env(&self) -> &Env {

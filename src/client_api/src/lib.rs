@@ -14,6 +14,7 @@ mod live;
 mod login;
 mod media;
 mod membership;
+mod openid;
 mod paths;
 mod profile;
 mod push_rules;

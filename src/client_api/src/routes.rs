@@ -5,8 +5,8 @@ use stoa_http::layers;
 
 use crate::{
     Api, account, account_data, aliases, capabilities, create_room, devices, filter, key_backup, keys, live, login,
-    media, membership, profile, push_rules, pushers, read, register, relations, send, state, sync, throttle, to_device,
-    versions, well_known,
+    media, membership, openid, profile, push_rules, pushers, read, register, relations, send, state, sync, throttle,
+    to_device, versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -36,6 +36,7 @@ pub fn router(api: Api) -> Router {
         .merge(read::routes())
         .merge(relations::routes())
         .merge(aliases::routes())
+        .merge(openid::routes())
         .merge(live::routes())
         .merge(media::routes());
     let limited = chapters.route_layer(from_fn_with_state(api.clone(), throttle::throttle));

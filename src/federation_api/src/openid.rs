@@ -1,9 +1,11 @@
-//! Who an OpenID token is of (Server-Server API, "OpenID").
+//! Who an OpenID token is of (Server-Server API, "OpenID"). Anybody may ask who has the token.
 
-use axum::{Router, routing::get};
+use axum::{Router, extract::State, routing::get};
 use http::StatusCode;
 use serde::Deserialize;
-use stoa_http::{Error, Params};
+use serde_json::{Value, json};
+use stoa_accounts::Accounts;
+use stoa_http::{Error, Ip, Json, Limits, Params, Result, limit::Kind};
 
 use crate::Api;
 
@@ -13,11 +15,20 @@ pub(crate) fn routes() -> Router<Api> {
 
 #[derive(Deserialize)]
 struct Token {
-    #[expect(dead_code, reason = "no token is one of ours yet")]
-    access_token: String,
+    access_token: Option<String>,
 }
 
-/// `GET /_matrix/federation/v1/openid/userinfo`. This server gives out no OpenID tokens yet, so it knows none.
-async fn userinfo(Params(_): Params<Token>) -> Error {
-    Error::new(StatusCode::UNAUTHORIZED, "M_UNKNOWN_TOKEN", "Access token unknown or expired")
+/// `GET /_matrix/federation/v1/openid/userinfo`
+async fn userinfo(
+    Ip(ip): Ip,
+    State(accounts): State<Accounts>,
+    State(limits): State<Limits>,
+    Params(token): Params<Token>,
+) -> Result<Json<Value>> {
+    limits.take(Kind::Keys, ip)?;
+    let refused = |errcode, why| Error::new(StatusCode::UNAUTHORIZED, errcode, why);
+    let token = token.access_token.ok_or_else(|| refused("M_MISSING_TOKEN", "access_token is missing"))?;
+    let user = accounts.user_of_openid_token(&token);
+    let user = user.ok_or_else(|| refused("M_UNKNOWN_TOKEN", "Access token unknown or expired"))?;
+    Ok(Json(json!({ "sub": user })))
 }

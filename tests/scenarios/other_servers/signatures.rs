@@ -1,6 +1,6 @@
 //! Request authentication.
 
-use stoa_kit::{Home, Method, Reply, Stranger, Value, ask_with, json, now_ms};
+use stoa_kit::{Home, Method, Reply, Stranger, ask_with, json, now_ms};
 
 use super::{Meeting, path};
 
@@ -134,6 +134,50 @@ async fn anybody_may_ask_for_keys_and_the_version() {
     let told = home.get("/_matrix/key/v2/query/localhost:1").await.ok();
     assert_eq!(told["server_keys"], json!([]));
     home.post("/_matrix/key/v2/query", json!({ "server_keys": 1 })).await.expect(400, "M_BAD_JSON");
-    let _: Value =
-        home.get("/_matrix/federation/v1/openid/userinfo?access_token=x").await.expect(401, "M_UNKNOWN_TOKEN");
+}
+
+#[tokio::test]
+async fn openid_tokens_say_who_somebody_is() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let home = &meeting.home;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let ask =
+        async |token: &str| home.get(&format!("/_matrix/federation/v1/openid/userinfo?access_token={token}")).await;
+    let request = |user: &str| format!("/user/{}/openid/request_token", stoa_kit::encode(user));
+    let token = alice.post(&request(&alice.id), json!({})).await.ok();
+    assert_eq!((token["token_type"].as_str(), token["expires_in"].as_u64()), (Some("Bearer"), Some(3600)));
+    assert_eq!(token["matrix_server_name"], home.server_name());
+    let text = token["access_token"].as_str().expect("a token");
+    assert_eq!(ask(text).await.ok(), json!({ "sub": alice.id }));
+    bob.post(&request(&alice.id), json!({})).await.expect(403, "M_FORBIDDEN");
+    ask("x").await.expect(401, "M_UNKNOWN_TOKEN");
+    // It is no access token, and an access token is none of these.
+    ask(&alice.token).await.expect(401, "M_UNKNOWN_TOKEN");
+    let reply = home.client().json(Method::GET, "/account/whoami", Some(text), None).await;
+    reply.expect(401, "M_UNKNOWN_TOKEN");
+    home.get("/_matrix/federation/v1/openid/userinfo").await.expect(401, "M_MISSING_TOKEN");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_too_much_is_told_to_wait() {
+    let Some(Meeting { home, ca, other }) = Meeting::new().await else { return };
+    let us = home.server_name();
+    let (launch, _) = home.stop().await;
+    let settings = launch.folder().join("stoa.toml");
+    std::fs::write(&settings, "[limits]\nfederation = { per_second = 0.001, burst = 3 }\n").unwrap();
+    let settings = settings.display().to_string();
+    let home = Home::launch(launch.env("STOA_CONFIG", &settings).env("STOA_RATE_LIMITS", "on")).await;
+    let ask =
+        async |authorization: &str| ask_with(home.client(), Method::GET, &question(), None, &[authorization]).await;
+    let good = signed(&other, &us);
+    // Nobody uses up what another server may ask.
+    for _ in 0..5 {
+        ask(&good.replace("sig=\"", "sig=\"AAAA")).await.expect(401, "M_UNAUTHORIZED");
+    }
+    for _ in 0..3 {
+        ask(&good).await.ok();
+    }
+    assert!(ask(&good).await.expect(429, "M_LIMIT_EXCEEDED")["retry_after_ms"].is_u64());
+    let third = Stranger::start(&ca, 2).await;
+    ask(&signed(&third, &us)).await.ok();
 }

@@ -92,9 +92,24 @@ async fn transactions_have_limits() {
     other.send(home, &vec![&event; 51]).await.expect_any(&[400], &["M_INVALID_PARAM"]);
     let body = json!({ "edus": vec![json!({ "edu_type": "m.nonsense", "content": {} }); 101] });
     other.put(home, &path("send", &["t"]), &body).await.expect_any(&[400], &["M_INVALID_PARAM"]);
-    // More than clients may send at once, and far deeper.
+    // More than clients may send at once.
     let large = json!({ "pdus": [{ "x": "x".repeat(5 << 20) }] });
     assert_eq!(other.put(home, &path("send", &["t2"]), &large).await.ok()["pdus"], json!({}));
+}
+
+#[tokio::test]
+async fn an_event_that_is_nested_too_deeply_is_refused_alone() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let (home, other) = (&meeting.home, &meeting.other);
+    let (alice, room, join, depth, auth) = inside(&meeting).await;
+    let (id, event) = message(other, &room, &auth, &join, depth + 1, "next to it");
+    let mut deep = message(other, &room, &auth, &join, depth + 1, "deep").1;
+    deep["content"]["x"] = (0..500).fold(json!(1), |inside, _| json!([inside]));
+    let (deep_id, deep) = other.event(deep);
+    let answer = other.send(home, &[&deep, &event]).await.ok();
+    assert_eq!(answer["pdus"][&id], json!({}));
+    assert_ne!(answer["pdus"][&deep_id], json!({}));
+    alice.sync_until(None, |sync| sync.has(&room, &id)).await;
 }
 
 #[tokio::test]
