@@ -266,3 +266,30 @@ async fn nothing_leaves_a_room_that_is_for_this_server_only() {
     assert_eq!(world.waiting().await, 0);
     assert!(world.net.got("b.example").is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_before_a_server_came_is_not_sent_to_it() {
+    let mut world = World::open().await;
+    let alice = world.user("alice").await;
+    let carol = world.user("carol").await;
+    let room = world.room(&alice).await;
+    for server in ["b.example", "c.example", "d.example"] {
+        world.net.up(server);
+    }
+    world.enter(&room, "@bob:b.example").await;
+    world.join(&room, "@dan:d.example", "join").await;
+    world.all_sent().await;
+    // The follower is behind: when it looks, c is there and d is gone.
+    world.stop().await;
+    world.say(&room, &alice, "before").await;
+    world.join(&room, "@chris:c.example", "join").await;
+    world.join(&room, "@dan:d.example", "leave").await;
+    world.say(&room, &alice, "after").await;
+    let world = world.restarted().await;
+    drop(carol);
+    settle().await;
+    world.all_sent().await;
+    assert_eq!(world.net.texts("b.example"), ["before", "after"]);
+    assert_eq!(world.net.texts("c.example"), ["after"]);
+    assert_eq!(world.net.texts("d.example"), ["before"]);
+}

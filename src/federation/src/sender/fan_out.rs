@@ -17,9 +17,11 @@ use stoa_store::{
     Direction, EventNo, Fact, Follower, Membership, Position, RoomNo, Snapshot, Tx, UserNo,
     rows::{
         self,
+        events::StoredEvent,
         outbox::{CROSS_SIGNING, ToldDevice, WaitingDevices, WaitingEvent},
     },
     schema,
+    state::Class,
 };
 
 use super::passing::{Passing, Read};
@@ -40,6 +42,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const RECEIPT_MS: u64 = 20;
 const RECEIPT_MIN_MS: u64 = 200;
 const RECEIPT_MAX_MS: u64 = 30_000;
+/// With more changes of members than that since an event, the servers of now stand for those of then.
+const CHANGES: usize = 1_000;
 /// How many devices that are gone are remembered of a user.
 const GONE: usize = 100;
 
@@ -71,7 +75,7 @@ impl Inner {
     /// Follows the feed until the store is closed.
     pub(super) async fn follow(&self) {
         let mut follower = loop {
-            match self.store.follow(FOLLOWER).await {
+            match self.begin_to_follow().await {
                 Ok(follower) => break follower,
                 Err(stoa_store::Error::Closed) => return,
                 Err(why) => tracing::error!(%why, "cannot follow the feed"),
@@ -90,6 +94,15 @@ impl Inner {
                 }
             }
         }
+    }
+
+    /// The place is written down at once: who began without one would begin at the end again.
+    async fn begin_to_follow(&self) -> Result<Follower, stoa_store::Error> {
+        let follower = self.store.follow(FOLLOWER).await?;
+        let mut tx = Tx::new();
+        follower.advance(&mut tx, follower.cursor());
+        self.store.commit(tx).await?;
+        Ok(follower)
     }
 
     async fn follow_once(&self, follower: &mut Follower, durable: &mut Position) -> Result<(), Error> {
@@ -213,6 +226,44 @@ impl<'a> Fan<'a> {
         Ok(servers)
     }
 
+    /// The servers that were in a room before an event: those that are now, but for what changed since. Who came later must
+    /// not be sent what was said before.
+    async fn servers_before(&mut self, room: RoomNo, event: &StoredEvent) -> Result<Arc<[OwnedServerName]>, Error> {
+        let now = self.servers(room).await?;
+        let head = self.snapshot.get(&schema::ROOMS, &room).await?;
+        let (Some(before), Some(head)) = (event.header.before, head) else { return Ok(now) };
+        if before == head.root {
+            return Ok(now);
+        }
+        let mut changes = self.inner.store.state(&self.snapshot, room).changes(before, head.root).await?;
+        changes.retain(|change| change.key.class() == Class::Members);
+        if changes.is_empty() || changes.len() > CHANGES {
+            return Ok(now);
+        }
+        let mut more: BTreeMap<OwnedServerName, i64> = BTreeMap::new();
+        for change in changes {
+            for (member, by) in [(change.before, -1), (change.after, 1)] {
+                let Some(member) = member else { continue };
+                let member = self.inner.store.events().get(&self.snapshot, room, member).await?;
+                if let Some(server) = member.and_then(|member| joined_of(&member)) {
+                    *more.entry(server).or_default() += by;
+                }
+            }
+        }
+        more.retain(|server, by| *by != 0 && self.inner.is_other(server));
+        let keys: Vec<_> = more.keys().map(|server| (room, server.to_string())).collect();
+        let counts = self.snapshot.get_many(&schema::ROOM_SERVERS, keys).await?;
+        let mut servers: BTreeSet<OwnedServerName> = now.iter().cloned().collect();
+        for ((server, by), count) in more.into_iter().zip(counts) {
+            if i64::from(count.unwrap_or_default()) > by {
+                servers.insert(server);
+            } else {
+                servers.remove(&server);
+            }
+        }
+        Ok(servers.into_iter().collect())
+    }
+
     fn put_event(&mut self, server: &OwnedServerName, waiting: WaitingEvent) {
         rows::outbox::put_event(&mut self.tx, server.as_str(), waiting);
         self.rows += 1;
@@ -228,7 +279,7 @@ impl<'a> Fan<'a> {
             }
             return Ok(());
         }
-        let servers = self.servers(room).await?;
+        let servers = self.servers_before(room, &stored).await?;
         let out = match stored.header.kind == kind::MEMBER {
             true => put_out(stored.header.state_key.as_deref(), stored.content()),
             false => None,
@@ -348,6 +399,12 @@ impl<'a> Fan<'a> {
         }
         Ok(found)
     }
+}
+
+/// The server of the user whom a member event lets in.
+fn joined_of(member: &StoredEvent) -> Option<OwnedServerName> {
+    let user = <&UserId>::try_from(member.header.state_key.as_deref()?).ok()?;
+    (Word::of_content(member.content()) == Word::Join).then(|| user.server_name().to_owned())
 }
 
 /// The server of a user who is put out of a room: it hears of that even if nobody of it is in the room any more. An invite

@@ -20,10 +20,11 @@ use stoa_engine::memory::Memory;
 use stoa_event::{
     ids::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName},
     sign::SigningKey,
+    version::Rules,
 };
 use stoa_federation::{FOLLOWER, Federation};
 use stoa_remote::{Limits, Remote, Transport, TransportError};
-use stoa_rooms::{Action, Change, CreateRoom, NewEvent, NewReceipt, Preset, Profile, Rooms};
+use stoa_rooms::{Action, Arrival, Change, CreateRoom, NewEvent, NewReceipt, Outcome, Preset, Profile, Rooms, Wanted};
 use stoa_store::{
     Clock, Direction, Env, EventNo, Membership, Options, Random, RoomNo, Store, Tx, UserNo,
     rows::{self, devices::Device, rooms::Member},
@@ -263,6 +264,26 @@ impl World {
         rows::rooms::put_server(&mut tx, room, user.server_name().as_str(), 1);
         self.store.commit(tx).await.unwrap();
         user
+    }
+
+    /// A user of another server changes their membership by an event that this server takes in.
+    pub async fn join(&self, room: &OwnedRoomId, user: &str, membership: &str) {
+        let user: OwnedUserId = user.try_into().unwrap();
+        let key = SigningKey::from_seed(&Sha256::digest(user.server_name().as_str()).into(), "1").unwrap();
+        let template = self.rooms.template(room, &user, membership).await.unwrap();
+        let rules = Arc::new(Rules::of(&template.version).unwrap());
+        let theirs = Rooms::new(
+            self.store.clone(),
+            Env { clock: self.clock.clone(), random: Arc::new(TestRandom(AtomicU64::new(1))) },
+            user.server_name().to_owned(),
+            Arc::new(key),
+            stoa_rooms::Config::default(),
+        );
+        let membership = if membership == "join" { "join" } else { "leave" };
+        let wanted = Wanted { room: room.clone(), user, membership, content: Map::new() };
+        let pdu = theirs.fill(&template.event, &rules, &wanted).unwrap();
+        let outcomes = self.rooms.ingest(room, vec![Arrival::Live(pdu, Vec::new())]).await.unwrap();
+        assert_eq!(outcomes, [Outcome::Accepted]);
     }
 
     /// A user of another server leaves a room, as far as the tables say.
