@@ -217,7 +217,7 @@ async fn a_restricted_room_by_invite(two: Two) {
     assert!(event["join_authorised_via_users_server"].is_null(), "{event}");
 }
 
-between!(in_every_room_version, ignore_synapse_stoa = "templates of version 1 and 2 are refused");
+between!(in_every_room_version);
 async fn in_every_room_version(two: Two) {
     let (alice, bob) = two.users().await;
     for version in ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"] {
