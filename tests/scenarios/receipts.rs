@@ -71,6 +71,10 @@ async fn receipts_of_threads_are_apart() {
     let sync = alice.sync().await;
     assert_eq!(receipt(&sync, &room, &reply, "m.read", &bob).expect("of the thread")["thread_id"], root);
     assert_eq!(receipt(&sync, &room, &root, "m.read", &bob).expect("of the rest")["thread_id"], "main");
+    // What relates to an event of a thread is in it too.
+    let liked = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": reply, "key": "+1" } });
+    let liked = alice.send(&room, "m.reaction", liked).await.event_id();
+    bob.receipt(&room, "m.read", &liked, json!({ "thread_id": root })).await.ok();
 }
 
 #[tokio::test]

@@ -79,9 +79,8 @@ impl Rooms {
         let Some(event) = self.inner.store.events().get(snapshot, place.room, place.event).await? else {
             return Ok(());
         };
-        let root = event.header.relates_to.as_ref().filter(|it| it.rel_type == "m.thread");
-        let right = match root {
-            Some(root) => root.event_id == thread,
+        let right = match self.inner.store.events().thread_of(snapshot, place.room, &event).await? {
+            Some(root) => root == thread,
             None => thread == "main" || thread == event.header.event_id,
         };
         right.then_some(()).ok_or_else(|| Error::InvalidParam("the event is not in that thread".into()))
