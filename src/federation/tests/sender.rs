@@ -131,7 +131,7 @@ async fn who_was_away_for_long_gets_the_latest_of_each_room() {
     world.all_sent().await;
     let texts = world.net.texts("b.example");
     assert!(texts.contains(&"hello".to_owned()));
-    assert_eq!(texts.iter().filter(|text| *text != "hello").next_back().unwrap(), "599");
+    assert_eq!(texts.iter().rfind(|text| *text != "hello").unwrap(), "599");
 }
 
 #[tokio::test(start_paused = true)]

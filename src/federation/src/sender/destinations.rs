@@ -130,13 +130,10 @@ impl Destinations {
         let mut state = self.state.lock();
         let destination = state.known.entry(server.clone()).or_insert_with(Destination::new);
         add(&mut destination.passing);
-        match destination.phase {
-            Phase::Idle => {
-                destination.phase = Phase::Resting(until);
-                state.waiting.insert((until, server));
-            }
-            // It goes along.
-            _ => {}
+        // Otherwise it goes along.
+        if destination.phase == Phase::Idle {
+            destination.phase = Phase::Resting(until);
+            state.waiting.insert((until, server));
         }
         drop(state);
         self.wake.notify_one();
