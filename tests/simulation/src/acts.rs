@@ -170,9 +170,12 @@ impl Scene<'_> {
         }
     }
 
+    /// Something that was acknowledged in the room, but no redaction: what one redacts cannot be told any more when it is
+    /// redacted itself.
     fn some_event(&mut self) -> Option<String> {
         let log = self.stage.log.lock();
-        let here: Vec<&Said> = log.said.iter().filter(|said| said.room == self.stage.rooms[self.room].id).collect();
+        let room = self.stage.rooms[self.room].id.as_str();
+        let here: Vec<&Said> = log.said.iter().filter(|said| said.room == room && said.redacts.is_none()).collect();
         match here.is_empty() {
             true => None,
             false => Some(self.dice.pick(&here).event.clone()),

@@ -62,9 +62,9 @@ impl World {
             let log = self.stage.log.lock();
             let here: Vec<&Said> = log.said.iter().filter(|said| said.room == room.id).collect();
             self.everywhere(&here, views)?;
-            same_contents(views)?;
             once(&here, &log.unsure, views)?;
             redacted(&here, views)?;
+            same_contents(views)?;
         }
         Ok(())
     }
