@@ -164,7 +164,7 @@ impl Scene<'_> {
                     drop(self.me().post(&path, &json!({})).await);
                 }
             }
-            Act::ToDevice => self.me().write_to(self.other(), self.number % 2 == 0).await,
+            Act::ToDevice => self.me().write_to(self.other(), self.number.is_multiple_of(2)).await,
             Act::Sync => drop(self.me().sync(self.number % 3 * 10_000).await),
             Act::Messages => drop(self.me().get(&format!("/rooms/{room}/messages?dir=b&limit=30")).await),
         }

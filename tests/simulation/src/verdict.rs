@@ -8,7 +8,8 @@ use stoa_store::rows::events::Standing;
 use crate::{
     acts::Said,
     look::{Held, Room},
-    rooms::{Kind, SimRoom},
+    rooms::{Kind, SimRoom, anchors},
+    user::{User, part},
     world::World,
 };
 
@@ -29,8 +30,13 @@ impl World {
                     views.insert(node.name.clone(), view);
                 }
             }
-            self.judge_room(room, &views)
-                .map_err(|why| format!("room {} (version {}): {why}", room.id, room.version))?;
+            let in_room = |why: String| format!("room {} (version {}): {why}", room.id, room.version);
+            self.judge_room(room, &views).map_err(in_room)?;
+            if room.kind == Kind::Steady {
+                for anchor in anchors(&self.stage.users) {
+                    self.judge_paging(room, anchor, &views).await.map_err(in_room)?;
+                }
+            }
         }
         Ok(())
     }
@@ -53,6 +59,32 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Who was there all the time and pages back sees everything once that was accepted.
+    async fn judge_paging(&self, room: &SimRoom, user: &User, views: &Views) -> Result<(), String> {
+        let Some(view) = views.get(&user.node.name) else { return Err(format!("{} has no room", user.node.name)) };
+        let (mut from, mut seen) = (String::new(), BTreeSet::new());
+        for _ in 0..1000 {
+            let answer = user.get(&format!("/rooms/{}/messages?dir=b&limit=20{from}", part(room.id.as_str()))).await;
+            let Some((200, said)) = answer else { return Err(format!("{} cannot page back: {answer:?}", user.id)) };
+            for event in said["chunk"].as_array().into_iter().flatten() {
+                let id = event["event_id"].as_str().unwrap_or_default().to_owned();
+                if !seen.insert(id.clone()) {
+                    return Err(format!("{} sees {id} twice", user.id));
+                }
+            }
+            let Some(end) = said["end"].as_str() else { break };
+            from = format!("&from={}", part(end));
+        }
+        let accepted =
+            view.events.iter().filter(|(_, held)| held.standing == Standing::Accepted && held.before.is_some());
+        let missing: Vec<_> =
+            accepted.filter(|(id, _)| !seen.contains(*id)).map(|(id, held)| (id, &held.kind)).collect();
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{} sees {} events, but not {missing:?}", user.id, seen.len())),
+        }
     }
 
     fn judge_room(&self, room: &SimRoom, views: &Views) -> Result<(), String> {

@@ -17,8 +17,10 @@ use crate::{
     user::{User, part},
 };
 
-/// How many acts there are in a play.
-const ACTS: u64 = 120;
+/// How many acts there are in a play: few, so that what went wrong can be found, or many.
+const ACTS: [u64; 4] = [40, 100, 120, 250];
+/// How long nothing is done after an act at most, in milliseconds.
+const PAUSES: [u64; 12] = [0, 0, 200, 200, 200, 200, 2_000, 2_000, 10_000, 10_000, 60_000, 600_000];
 
 /// What a play was.
 #[derive(Clone, Debug)]
@@ -112,10 +114,10 @@ impl World {
     /// Users act while things go wrong, until all have done what they wanted and everything works again.
     async fn trouble(&mut self) -> Result<(), String> {
         let mut acts = JoinSet::new();
-        for _ in 0..ACTS {
+        for _ in 0..*self.dice.pick(&ACTS) {
             self.change().await?;
             acts.spawn(choose(&self.stage, &mut self.dice));
-            let longest = *self.dice.pick(&[0, 200, 200, 2_000, 10_000, 60_000]);
+            let longest = *self.dice.pick(&PAUSES);
             sleep(Duration::from_millis(self.dice.below(longest + 1))).await;
         }
         self.network.heal();
