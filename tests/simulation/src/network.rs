@@ -131,8 +131,8 @@ impl Network {
             lose: dice.percent(there.lose),
             mute: dice.percent(back.mute),
             hang: dice.percent(30),
-            twice: (again && dice.percent(there.twice)).then(|| Duration::from_millis(dice.below(20_000))),
-            late: (again && dice.percent(there.late)).then(|| Duration::from_millis(dice.below(300_000))),
+            twice: (again && dice.percent(there.twice)).then(|| after(dice, &[0, 0, 2, 1_000, 20_000])),
+            late: (again && dice.percent(there.late)).then(|| after(dice, &[1_000, 30_000, 60_000, 600_000])),
         }
     }
 
@@ -182,6 +182,12 @@ impl Network {
         }
         Ok(answer)
     }
+}
+
+/// Some time, at most one of these in milliseconds.
+fn after(dice: &mut Dice, most: &[u64]) -> Duration {
+    let most = *dice.pick(most);
+    Duration::from_millis(dice.below(most + 1))
 }
 
 /// The way of one server to all others.

@@ -23,7 +23,7 @@ use tokio::{sync::oneshot, task::JoinSet, time::sleep};
 use tower::ServiceExt;
 
 use crate::{
-    chance::{SimClock, SimRandom},
+    chance::{Dice, SimClock, SimRandom},
     disk::Disk,
     network::{Network, Way},
 };
@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) network: Arc<Network>,
     config: Config,
     memory: Memory,
+    /// How long the disk takes.
+    dice: Arc<Mutex<Dice>>,
     env: Env,
     running: Mutex<Option<Running>>,
 }
@@ -48,7 +50,7 @@ struct Running {
 }
 
 impl Node {
-    pub(crate) fn new(name: &str, network: &Arc<Network>, clock: SimClock, random: SimRandom) -> Arc<Node> {
+    pub(crate) fn new(name: &str, network: &Arc<Network>, clock: SimClock, seed: u64) -> Arc<Node> {
         let mut config = Config { server_name: name.to_owned(), ..Config::default() };
         config.registration.mode = Mode::Open;
         config.limits.enabled = false;
@@ -58,7 +60,8 @@ impl Node {
             config,
             // Small pages find callers that do not ask again.
             memory: Memory::with_page(50),
-            env: Env { clock: Arc::new(clock), random: Arc::new(random) },
+            dice: Arc::new(Mutex::new(Dice::new(seed, &format!("disk of {name}")))),
+            env: Env { clock: Arc::new(clock), random: Arc::new(SimRandom::new(seed, name)) },
             running: Mutex::new(None),
         });
         network.add(&node);
@@ -68,7 +71,7 @@ impl Node {
     /// Starts the server over what is on its disk.
     pub(crate) async fn start(&self) -> Result<(), String> {
         self.network.note(|| format!("{} starts", self.name));
-        let (disk, on) = Disk::of(&self.memory);
+        let (disk, on) = Disk::of(&self.memory, &self.dice);
         let disk: Arc<dyn Engine> = Arc::new(disk);
         let way = Way { from: self.name.clone(), network: self.network.clone() };
         let ground = Ground { engine: disk.clone(), transport: Arc::new(way), env: self.env.clone() };

@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::{
     acts::{Log, Stage, choose},
-    chance::{Dice, SimClock, SimRandom},
+    chance::{Dice, SimClock},
     network::{Faults, Network},
     node::Node,
     rooms::{Kind, SimRoom, make},
@@ -77,7 +77,7 @@ impl World {
         let mut nodes = Vec::new();
         for name in &["a.test", "b.test", "c.test"][..2 + dice.index(2)] {
             let clock = SimClock::new(begin, dice.below(5_000));
-            nodes.push(Node::new(name, network, clock, SimRandom::new(seed, name)));
+            nodes.push(Node::new(name, network, clock, seed));
         }
         let mut users = Vec::new();
         for node in &nodes {
