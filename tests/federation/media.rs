@@ -21,7 +21,7 @@ async fn download(user: &User, media: &str) -> Reply {
     user.get(&format!("/_matrix/client/v1/media/download/{media}")).await
 }
 
-between!(files, ignore_to_stoa = "files of other servers are not fetched yet");
+between!(files);
 async fn files(two: Two) {
     let (alice, bob) = two.users().await;
     let bytes: Vec<u8> = (0..3_000_000_u32).map(|n| (n * 31 % 251) as u8).collect();
@@ -38,7 +38,7 @@ async fn files(two: Two) {
     two.b.home.get(&format!("/_matrix/client/v1/media/download/{media}")).await.expect(401, "M_MISSING_TOKEN");
 }
 
-between!(thumbnails, ignore_to_stoa = "files of other servers are not fetched yet");
+between!(thumbnails);
 async fn thumbnails(two: Two) {
     let (alice, bob) = two.users().await;
     let media = upload(&alice, "?filename=dot.png", "image/png", PNG).await;

@@ -215,10 +215,7 @@ impl Accounts {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn claim_keys(
-        &self,
-        wanted: &BTreeMap<OwnedUserId, BTreeMap<String, String>>,
-    ) -> Result<ClaimedKeys> {
+    pub async fn claim_keys(&self, wanted: &BTreeMap<OwnedUserId, BTreeMap<String, String>>) -> Result<ClaimedKeys> {
         let mut claimed = ClaimedKeys::new();
         for (user, devices) in wanted.iter().filter(|(user, _)| user.server_name() == self.server_name()) {
             for (device, algorithm) in devices {

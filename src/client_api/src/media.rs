@@ -1,6 +1,6 @@
 //! Files (Client-Server API, "Content repository").
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
     Router,
@@ -10,9 +10,9 @@ use axum::{
     routing::{get, post, put},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use ruma_common::OwnedServerName;
+use ruma_common::{OwnedServerName, ServerName};
 use serde::{Deserialize, Serialize};
-use stoa_http::{Empty, Error, Json, Limits, Params, Result, Segments, Who, body, limit::Kind};
+use stoa_http::{Empty, Error, Ip, Json, Limits, Params, Result, Segments, Who, body, limit::Kind};
 use stoa_media::{About, Download, Media, Method, Thumbnail, ThumbnailRequest, Upload, disposition};
 
 use crate::{Api, paths::Paths};
@@ -58,6 +58,8 @@ struct UploadParams {
 #[derive(Deserialize)]
 struct DownloadParams {
     timeout_ms: Option<u64>,
+    /// Of the old endpoints only.
+    allow_remote: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +68,7 @@ struct ThumbnailParams {
     height: u32,
     method: Option<Fit>,
     timeout_ms: Option<u64>,
+    allow_remote: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -122,79 +125,103 @@ async fn upload_to(
 
 /// `GET /_matrix/client/v1/media/download/{serverName}/{mediaId}`
 async fn download(
-    _: Who,
+    who: Who,
     State(media): State<Media>,
+    State(limits): State<Limits>,
     Segments((server, id)): Path2,
     Params(params): Params<DownloadParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
+    count(&media, &limits, &server, &id, &who.user).await?;
     let file = media.open(&server, &id, wait(params.timeout_ms)).await?;
     send(file, None, &headers).await
 }
 
 /// `GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}`
 async fn download_as(
-    _: Who,
+    who: Who,
     State(media): State<Media>,
+    State(limits): State<Limits>,
     Segments((server, id, name)): Path3,
     Params(params): Params<DownloadParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
+    count(&media, &limits, &server, &id, &who.user).await?;
     let file = media.open(&server, &id, wait(params.timeout_ms)).await?;
     send(file, Some(name), &headers).await
 }
 
 /// `GET /_matrix/client/v1/media/thumbnail/{serverName}/{mediaId}`
 async fn thumbnail(
-    _: Who,
+    who: Who,
     State(media): State<Media>,
+    State(limits): State<Limits>,
     Segments((server, id)): Path2,
     Params(params): Params<ThumbnailParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
+    count(&media, &limits, &server, &id, &who.user).await?;
     small(&media, &server, &id, params, &headers).await
 }
 
 /// `GET /_matrix/media/v3/download/{serverName}/{mediaId}`: frozen, as the specification wants it since 1.12.
 async fn old_download(
+    Ip(ip): Ip,
+    State(limits): State<Limits>,
     State(media): State<Media>,
     Segments((server, id)): Path2,
     Params(params): Params<DownloadParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    thawed(&media)?;
+    thawed(&media, &server, params.allow_remote)?;
+    count(&media, &limits, &server, &id, ip).await?;
     let file = media.open(&server, &id, wait(params.timeout_ms)).await?;
     send(file, None, &headers).await
 }
 
 /// `GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}`
 async fn old_download_as(
+    Ip(ip): Ip,
+    State(limits): State<Limits>,
     State(media): State<Media>,
     Segments((server, id, name)): Path3,
     Params(params): Params<DownloadParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    thawed(&media)?;
+    thawed(&media, &server, params.allow_remote)?;
+    count(&media, &limits, &server, &id, ip).await?;
     let file = media.open(&server, &id, wait(params.timeout_ms)).await?;
     send(file, Some(name), &headers).await
 }
 
 /// `GET /_matrix/media/v3/thumbnail/{serverName}/{mediaId}`
 async fn old_thumbnail(
+    Ip(ip): Ip,
+    State(limits): State<Limits>,
     State(media): State<Media>,
     Segments((server, id)): Path2,
     Params(params): Params<ThumbnailParams>,
     headers: HeaderMap,
 ) -> Result<Response> {
-    thawed(&media)?;
+    thawed(&media, &server, params.allow_remote)?;
+    count(&media, &limits, &server, &id, ip).await?;
     small(&media, &server, &id, params, &headers).await
 }
 
-fn thawed(media: &Media) -> Result<()> {
-    match media.config().allow_unauthenticated {
-        true => Ok(()),
-        false => Err(Error::not_found("Files are served to logged-in users only: /_matrix/client/v1/media")),
+/// Whether the old endpoints serve that.
+fn thawed(media: &Media, server: &ServerName, allow_remote: Option<bool>) -> Result<()> {
+    if !media.config().allow_unauthenticated {
+        return Err(Error::not_found("Files are served to logged-in users only: /_matrix/client/v1/media"));
     }
+    match allow_remote {
+        Some(false) if server != media.server() => Err(Error::not_found("That is a file of another server")),
+        _ => Ok(()),
+    }
+}
+
+/// Counts what must be fetched from another server first.
+async fn count(media: &Media, limits: &Limits, server: &ServerName, id: &str, whose: impl Display) -> Result<()> {
+    if media.is_far(server, id).await? { limits.take(Kind::RemoteMedia, whose) } else { Ok(()) }
 }
 
 fn uri(media: &Media, id: &str) -> String {
@@ -226,7 +253,7 @@ async fn small(
     params: ThumbnailParams,
     headers: &HeaderMap,
 ) -> Result<Response> {
-    let ThumbnailParams { width, height, method, timeout_ms } = params;
+    let ThumbnailParams { width, height, method, timeout_ms, .. } = params;
     let method = match method {
         Some(Fit::Crop) => Method::Crop,
         Some(Fit::Scale) | None => Method::Scale,

@@ -219,7 +219,11 @@ async fn aliases(
 }
 
 /// A page of the directory of another server, if one is asked for.
-async fn elsewhere(federation: &Federation, server: Option<&OwnedServerName>, request: Value) -> Result<Option<JsonBytes>> {
+async fn elsewhere(
+    federation: &Federation,
+    server: Option<&OwnedServerName>,
+    request: Value,
+) -> Result<Option<JsonBytes>> {
     match server {
         Some(server) if server != federation.server() => {
             let page = federation.public_rooms(server, &request).await?;

@@ -403,7 +403,8 @@ fn given_ids_are_of_the_server_that_signs() {
         origin_server_ts: 1,
         redacts: None,
     };
-    let good = Given { event_id: given_id("Random1", one()).unwrap(), prev_hashes: vec![Some([3; 32])], auth_hashes: vec![] };
+    let good =
+        Given { event_id: given_id("Random1", one()).unwrap(), prev_hashes: vec![Some([3; 32])], auth_hashes: vec![] };
     let sealed = |given: &Given| seal_given(draft.clone(), given, &rules, one(), &key());
     let pdu = sealed(&good).unwrap();
     assert_eq!(pdu.event_id().as_str(), "$Random1:one.example");
@@ -413,7 +414,9 @@ fn given_ids_are_of_the_server_that_signs() {
     assert_eq!(seal(draft.clone(), &rules, one(), &key()).unwrap_err(), FormatError::Missing("event_id"));
     let other = Given { event_id: id("$a:two.example"), ..good.clone() };
     assert_eq!(sealed(&other).unwrap_err(), FormatError::BadId("event_id"));
-    for wrong in [Given { prev_hashes: vec![], ..good.clone() }, Given { auth_hashes: vec![Some([0; 32])], ..good.clone() }] {
+    for wrong in
+        [Given { prev_hashes: vec![], ..good.clone() }, Given { auth_hashes: vec![Some([0; 32])], ..good.clone() }]
+    {
         assert!(matches!(sealed(&wrong), Err(FormatError::WrongType { .. })));
     }
     for bad in ["", "a:b", "a b", "é", &"x".repeat(255)] {

@@ -15,7 +15,7 @@ use stoa_rooms::{Arrival, Outcome};
 use crate::{
     Error, Federation, Inner,
     ask::Path,
-    fetch::{bytes_of, by_prevs},
+    fetch::{by_prevs, bytes_of},
 };
 
 /// How many events are asked for at once.

@@ -119,3 +119,70 @@ fn two_parts(
     headers.insert(header::CONTENT_LENGTH, length.into());
     Ok(response)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt;
+    use ruma_common::api::IncomingResponseExt;
+    use ruma_federation_api::authenticated_media::{FileOrLocation, get_content::v1::Response as Read};
+    use stoa_store::{Clock, Random};
+
+    use super::*;
+
+    struct Still;
+
+    impl Clock for Still {
+        fn now_ms(&self) -> u64 {
+            0
+        }
+    }
+
+    impl Random for Still {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.iter_mut().zip(0..).for_each(|(byte, n)| *byte = n);
+        }
+    }
+
+    /// What is sent, and what a client that others wrote reads of it: the file, its type and its name.
+    async fn sent(kind: &str, name: Option<&str>, file: &[u8]) -> (Vec<u8>, String, Option<String>, Vec<u8>) {
+        let env = Env { clock: Arc::new(Still), random: Arc::new(Still) };
+        let pieces: Vec<_> = file.chunks(7).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        let response = two_parts(stream::iter(pieces), file.len() as u64, kind, name, &env).unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        assert_eq!(parts.headers["content-length"], body.len().to_string());
+        let read = Read::try_from_http_response(http::Response::from_parts(parts, &body[..])).unwrap();
+        let FileOrLocation::File(content) = read.content else { panic!("no file") };
+        let name = content.content_disposition.and_then(|disposition| disposition.filename);
+        (content.file, content.content_type.unwrap(), name, body.to_vec())
+    }
+
+    #[tokio::test]
+    async fn others_can_read_what_we_send() {
+        let file = b"\r\n--\r\n\r\n{}\r\n--AB".repeat(100);
+        let (read, kind, name, body) = sent("image/png", Some("a \"b\" \u{e4}.png"), &file).await;
+        assert_eq!((read, kind.as_str(), name.as_deref()), (file, "image/png", Some("a \"b\" \u{e4}.png")));
+        // As the specification has it: the metadata first, and a type that Synapse compares with these very bytes.
+        let text = String::from_utf8_lossy(&body).into_owned();
+        let boundary = text.split("\r\n").next().unwrap();
+        assert!(
+            text.starts_with(&format!("{boundary}\r\nContent-Type: application/json\r\n\r\n{{}}\r\n{boundary}\r\n"))
+        );
+        assert!(text.ends_with(&format!("\r\n{boundary}--\r\n")));
+        let (read, kind, name, _) = sent("", None, b"").await;
+        assert_eq!((read.len(), kind.as_str(), name), (0, "application/octet-stream", None));
+    }
+
+    #[tokio::test]
+    async fn a_type_or_a_name_cannot_add_a_head() {
+        for (kind, name) in
+            [("a/b\r\nLocation: https://evil.example", "x"), ("a/b", "x\r\nLocation: https://evil.example")]
+        {
+            let (read, _, _, body) = sent(kind, Some(name), b"file").await;
+            assert_eq!(read, b"file");
+            assert!(!String::from_utf8_lossy(&body).contains("\nLocation"));
+        }
+    }
+}

@@ -169,7 +169,10 @@ impl From<stoa_media::Error> for Error {
             E::CannotOverwrite => Error::new(StatusCode::CONFLICT, "M_CANNOT_OVERWRITE_MEDIA", message),
             E::TooManyPending { retry_after_ms } => Error::limit_exceeded(retry_after_ms),
             E::NoThumbnail => Error::unknown(message),
-            E::Disk(_) => Error::internal(message),
+            E::RemoteTooLarge => Error::new(StatusCode::BAD_GATEWAY, "M_TOO_LARGE", message),
+            E::Away(_) => Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
+            E::Busy => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", message),
+            E::Disk(_) | E::Failed(_) => Error::internal(message),
             E::Store(error) => error.into(),
         }
     }

@@ -38,6 +38,8 @@ pub enum Kind {
     Invite,
     /// Uploads of a user.
     Upload,
+    /// Files of other servers that are fetched for a user or an address.
+    RemoteMedia,
     /// Signed requests of another server.
     Federation,
     /// Questions of an address about the keys of servers.
@@ -64,6 +66,8 @@ pub struct Config {
     pub invite: Rate,
     /// Uploads of a user.
     pub upload: Rate,
+    /// Files of other servers that are fetched for a user or an address.
+    pub remote_media: Rate,
     /// Signed requests of another server.
     pub federation: Rate,
     /// Questions of an address about the keys of servers.
@@ -82,6 +86,7 @@ impl Default for Config {
             join: rate(0.5, 30),
             invite: rate(0.5, 50),
             upload: rate(2.0, 50),
+            remote_media: rate(10.0, 500),
             federation: rate(50.0, 1000),
             keys: rate(5.0, 100),
         }
@@ -98,6 +103,7 @@ impl Config {
             Kind::Join => self.join,
             Kind::Invite => self.invite,
             Kind::Upload => self.upload,
+            Kind::RemoteMedia => self.remote_media,
             Kind::Federation => self.federation,
             Kind::Keys => self.keys,
         }

@@ -1,6 +1,10 @@
 //! Downloads, whole or in part.
 
-use std::{io::SeekFrom, time::Duration};
+use std::{
+    io::{self, SeekFrom},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -15,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Error, Media, check_id};
+use crate::{Error, Media, check_id, files::Files};
 
 /// How many bytes are read at once.
 const PIECE: usize = 64 * 1024;
@@ -34,25 +38,54 @@ pub struct Download {
     pub name: Option<String>,
 }
 
+/// A file that is here.
+pub(crate) struct Found {
+    /// Its bytes.
+    pub(crate) path: PathBuf,
+    /// Its thumbnails.
+    pub(crate) thumbnails: PathBuf,
+    pub(crate) file: File,
+}
+
+impl Found {
+    fn new(files: &Files, name: &str, file: File) -> Found {
+        Found { path: files.of(name), thumbnails: files.thumbnails(name), file }
+    }
+}
+
 impl Media {
-    /// Opens a file. Where it has been reserved but has not come yet, waits for it for a while.
+    /// Opens a file. Where it has been reserved but has not come yet, waits for it for a while; one of another
+    /// server is fetched.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::BadId`], [`Error::NotYetUploaded`]
+    /// [`Error::NotFound`], [`Error::BadId`], [`Error::NotYetUploaded`]; for other servers also [`Error::Away`],
+    /// [`Error::RemoteTooLarge`], [`Error::Busy`]
     pub async fn open(&self, server: &ServerName, id: &str, wait: Duration) -> Result<Download, Error> {
-        let file = self.find(server, id, wait).await?;
-        let path = self.inner.files.of(id);
-        let opened = fs::File::open(&path).await?;
-        Ok(Download { file: opened, size: file.size, content_type: file.content_type, name: file.name })
+        let mut found = self.find(server, id, wait).await?;
+        let mut opened = fs::File::open(&found.path).await;
+        // One that is only kept for a while may have been forgotten just now.
+        if server != self.inner.server && opened.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound) {
+            found = self.find(server, id, wait).await?;
+            opened = fs::File::open(&found.path).await;
+        }
+        let File { size, content_type, name } = found.file;
+        Ok(Download { file: opened?, size, content_type, name })
     }
 
-    /// What is known of a file that has come.
-    pub(crate) async fn find(&self, server: &ServerName, id: &str, wait: Duration) -> Result<File, Error> {
+    /// What is known of a file that is here, or comes now.
+    pub(crate) async fn find(&self, server: &ServerName, id: &str, wait: Duration) -> Result<Found, Error> {
         check_id(id)?;
+        let wait = wait.min(MAX_WAIT);
         if server != self.inner.server {
-            return Err(Error::NotFound("files of other servers cannot be had here yet"));
+            let (hash, row) = self.of_elsewhere(server, id, wait).await?;
+            return Ok(Found::new(&self.inner.remote_files, &hash, row.file));
         }
-        let until = Instant::now() + wait.min(MAX_WAIT);
+        let file = self.find_ours(id, wait).await?;
+        Ok(Found::new(&self.inner.files, id, file))
+    }
+
+    async fn find_ours(&self, id: &str, wait: Duration) -> Result<File, Error> {
+        let until = Instant::now() + wait;
         loop {
             let arrived = self.inner.arrived.notified();
             tokio::pin!(arrived);

@@ -38,6 +38,18 @@ pub enum Error {
     /// The image is too large for thumbnails (`M_TOO_LARGE`).
     #[error("the image is too large to make a thumbnail of it")]
     ImageTooLarge,
+    /// The file of another server is too large to be had here, or to make a thumbnail of it (502, `M_TOO_LARGE`).
+    #[error("the file of the other server is too large")]
+    RemoteTooLarge,
+    /// Too many files of other servers are on their way (503).
+    #[error("too many files of other servers are on their way")]
+    Busy,
+    /// The other server does not give its file (502).
+    #[error("the other server does not give the file: {0}")]
+    Away(String),
+    /// Something failed here while a file of another server came.
+    #[error("{0}")]
+    Failed(String),
     /// The disk failed.
     #[error("the disk failed: {0}")]
     Disk(#[from] io::Error),

@@ -1,5 +1,5 @@
-//! Where the bytes are: `ab/cd/<id>` below the folder, with thumbnails beside in `thumbnails/`, and unfinished uploads in
-//! `unfinished/`.
+//! Where the bytes are: `ab/cd/<id>` below the folder, with thumbnails beside in `thumbnails/`, unfinished uploads in
+//! `unfinished/`, and the same for other servers' files in `remote/`.
 
 use std::{
     io,
@@ -46,11 +46,6 @@ impl Files {
         self.folder.join(shard(id)).join(id)
     }
 
-    /// Where a thumbnail of a file is.
-    pub(crate) fn thumbnail(&self, id: &str, name: &str) -> PathBuf {
-        self.thumbnails(id).join(name)
-    }
-
     /// Where all thumbnails of a file are.
     pub(crate) fn thumbnails(&self, id: &str) -> PathBuf {
         self.folder.join("thumbnails").join(shard(id)).join(id)
@@ -90,6 +85,6 @@ mod tests {
         let files = Files::new("m".into());
         assert_eq!(files.of("AbCdEf"), PathBuf::from("m/Ab/Cd/AbCdEf"));
         assert_eq!(files.of("x"), PathBuf::from("m/_/_/x"));
-        assert_eq!(files.thumbnail("AbCdEf", "t"), PathBuf::from("m/thumbnails/Ab/Cd/AbCdEf/t"));
+        assert_eq!(files.thumbnails("AbCdEf"), PathBuf::from("m/thumbnails/Ab/Cd/AbCdEf"));
     }
 }

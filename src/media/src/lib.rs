@@ -1,12 +1,15 @@
-//! Files: uploads, downloads, thumbnails (Client-Server API, "Content repository").
+//! Files: uploads, downloads, thumbnails (Client-Server API, "Content repository"), and what is kept of other servers'.
 //!
 //! The bytes of a file are in a file of our own whose name is its media id, which we made: no path ever comes from what
 //! somebody sent. What else is known of it is in the store.
 
+mod cache;
 mod disposition;
 mod download;
 mod error;
+mod fetch;
 mod files;
+mod multipart;
 mod resize;
 mod sweep;
 mod thumbnail;
@@ -15,10 +18,10 @@ mod upload;
 use std::{path::PathBuf, sync::Arc};
 
 use stoa_event::ids::{OwnedServerName, ServerName};
+use stoa_remote::Remote;
 use stoa_store::{Env, Store};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
-use crate::files::Files;
 pub use crate::{
     disposition::{disposition, may_be_inline},
     download::Download,
@@ -26,6 +29,7 @@ pub use crate::{
     thumbnail::{Method, Thumbnail, ThumbnailRequest},
     upload::{About, Pending, Upload},
 };
+use crate::{fetch::Fetches, files::Files};
 
 /// How media is to be.
 #[derive(Clone, Debug)]
@@ -34,6 +38,12 @@ pub struct Config {
     pub folder: PathBuf,
     /// The largest file that can be uploaded, in bytes.
     pub max_upload: u64,
+    /// The largest file of another server that is fetched, in bytes.
+    pub max_remote: u64,
+    /// How many bytes of other servers' files are kept, if there is a limit. What was not used for the longest goes first.
+    pub remote_cache: Option<u64>,
+    /// How long other servers' files are kept after their last use, in milliseconds, if there is a limit.
+    pub remote_cache_ms: Option<u64>,
     /// How many bytes of files a user may upload in all, if there is a limit.
     pub user_quota: Option<u64>,
     /// Whether files are also served to who shows no access token.
@@ -54,6 +64,9 @@ impl Config {
         Config {
             folder,
             max_upload: 100 << 20,
+            max_remote: 100 << 20,
+            remote_cache: Some(10 << 30),
+            remote_cache_ms: None,
             user_quota: None,
             allow_unauthenticated: false,
             max_pixels: 32_000_000,
@@ -70,6 +83,11 @@ pub(crate) struct Inner {
     server: OwnedServerName,
     config: Config,
     files: Files,
+    /// Those of other servers, each named by the hash of its URI.
+    remote_files: Files,
+    fetches: Fetches,
+    /// How many bytes they have in all, once that was counted. Held while it changes.
+    cached_bytes: Mutex<Option<u64>>,
     /// Held while the file of a reserved id is put in its place.
     filling: Mutex<()>,
     /// Held while the sum of somebody's files is read and written.
@@ -87,12 +105,23 @@ pub struct Media {
 }
 
 impl Media {
-    /// The files that a store knows.
-    pub fn new(store: Store, env: Env, server: OwnedServerName, config: Config) -> Media {
-        let files = Files::new(config.folder.clone());
-        let resizing = Semaphore::new(config.thumbnail_threads.max(1));
-        let (filling, adding, arrived) = (Mutex::new(()), Mutex::new(()), Notify::new());
-        Media { inner: Arc::new(Inner { store, env, server, config, files, filling, adding, arrived, resizing }) }
+    /// The files that a store knows, and those that other servers give.
+    pub fn new(store: Store, env: Env, server: OwnedServerName, remote: Remote, config: Config) -> Media {
+        let inner = Inner {
+            files: Files::new(config.folder.clone()),
+            remote_files: Files::new(config.folder.join("remote")),
+            fetches: Fetches::new(remote),
+            cached_bytes: Mutex::new(None),
+            filling: Mutex::new(()),
+            adding: Mutex::new(()),
+            arrived: Notify::new(),
+            resizing: Semaphore::new(config.thumbnail_threads.max(1)),
+            store,
+            env,
+            server,
+            config,
+        };
+        Media { inner: Arc::new(inner) }
     }
 
     /// Makes the folders, and removes what uploads that were interrupted by the end of the server left there.
@@ -120,5 +149,7 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     if id.is_empty() || id.len() > 255 || !id.bytes().all(good) { Err(Error::BadId) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod remote_tests;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! Files that nobody can ask for: their bytes came, but the server ended before the store knew of them.
+//! Files that nobody can ask for: their bytes came, but the server ended before the store knew of them. And those of other
+//! servers that are kept no longer.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,63 +12,86 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{Error, Media, check_id};
+use crate::{Error, Media, check_id, files::Files};
 
 /// How old a file must be. One that just came has a row within seconds.
 const AGE_MS: u64 = 60 * 60 * 1000;
 /// How often a piece of the work is done: one of the folders that files are spread over.
 const PAUSE: Duration = Duration::from_secs(60);
 
+/// Whose files are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Ours,
+    Theirs,
+}
+
 impl Media {
     /// Looks for such files and removes them, for ever, a little every minute.
     pub async fn run(self) {
         let mut ticks = interval(PAUSE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut after = None;
+        let (mut ours, mut theirs) = (None, None);
         loop {
             ticks.tick().await;
-            match self.sweep(after.as_deref()).await {
-                Ok(next) => after = next,
-                Err(why) => {
+            for (whose, after) in [(Whose::Ours, &mut ours), (Whose::Theirs, &mut theirs)] {
+                *after = self.sweep(whose, after.as_deref()).await.unwrap_or_else(|why| {
                     tracing::warn!(%why, "cannot look for files that nobody can ask for");
-                    after = None;
-                }
+                    None
+                });
+            }
+            if let Err(why) = self.forget().await {
+                tracing::warn!(%why, "cannot forget files of other servers");
             }
         }
     }
 
+    fn of(&self, whose: Whose) -> &Files {
+        match whose {
+            Whose::Ours => &self.inner.files,
+            Whose::Theirs => &self.inner.remote_files,
+        }
+    }
+
     /// Sweeps the folder that follows this one; answers which it was, or nothing after the last.
-    pub(crate) async fn sweep(&self, after: Option<&str>) -> Result<Option<String>, Error> {
-        let folder = self.inner.files.folder();
+    pub(crate) async fn sweep(&self, whose: Whose, after: Option<&str>) -> Result<Option<String>, Error> {
+        let folder = self.of(whose).folder();
         let mut shards = names(folder).await?;
         // Shards have names of two letters (one for very short ids); other folders are none.
         shards.retain(|name| name.len() <= 2 && after.is_none_or(|after| name.as_str() > after));
         let Some(shard) = shards.into_iter().min() else { return Ok(None) };
         for inner in names(&folder.join(&shard)).await? {
             for id in names(&folder.join(&shard).join(inner)).await? {
-                self.sweep_one(&id).await?;
+                self.sweep_one(whose, &id).await?;
             }
         }
         Ok(Some(shard))
     }
 
-    async fn sweep_one(&self, id: &str) -> Result<(), Error> {
+    async fn sweep_one(&self, whose: Whose, id: &str) -> Result<(), Error> {
         if check_id(id).is_err() {
             return Ok(());
         }
-        let path = self.inner.files.of(id);
+        let path = self.of(whose).of(id);
         let Some(written_ms) = written_ms(&path).await else { return Ok(()) };
         // The age first: what is old by then had its row long ago, if it ever gets one.
         if written_ms.saturating_add(AGE_MS) > self.inner.env.now_ms() {
             return Ok(());
         }
-        let row = self.inner.store.snapshot().await?.get(&schema::MEDIA, &id.to_owned()).await?;
-        if row.is_none_or(|row| row.file.is_none()) {
+        if !self.is_known(whose, id).await? {
             tracing::info!("removing a file that the database does not know");
             fs::remove_file(&path).await?;
-            let _ = fs::remove_dir_all(self.inner.files.thumbnails(id)).await;
+            let _ = fs::remove_dir_all(self.of(whose).thumbnails(id)).await;
         }
         Ok(())
+    }
+
+    async fn is_known(&self, whose: Whose, id: &str) -> Result<bool, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        Ok(match whose {
+            Whose::Ours => snapshot.get(&schema::MEDIA, &id.to_owned()).await?.is_some_and(|row| row.file.is_some()),
+            Whose::Theirs => snapshot.has(&schema::REMOTE_MEDIA, &id.to_owned()).await?,
+        })
     }
 }
 

@@ -9,12 +9,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage, RgbaImage};
-use stoa_event::ids::OwnedServerName;
+use stoa_event::{ids::OwnedServerName, sign::SigningKey};
+use stoa_remote::Remote;
 use stoa_store::{Clock, Env, Options, Random, Store, UserNo};
 
-use crate::{About, Config, Error, Media, Method, Thumbnail, ThumbnailRequest};
+use crate::{About, Config, Error, Media, Method, Thumbnail, ThumbnailRequest, remote_tests::Net, sweep::Whose};
 
-struct Hands(AtomicU64);
+pub(crate) struct Hands(pub(crate) AtomicU64);
 
 impl Clock for Hands {
     fn now_ms(&self) -> u64 {
@@ -32,18 +33,19 @@ impl Random for Counting {
     }
 }
 
-struct World {
-    media: Media,
-    clock: Arc<Hands>,
+pub(crate) struct World {
+    pub(crate) media: Media,
+    pub(crate) clock: Arc<Hands>,
+    pub(crate) net: Arc<Net>,
     here: OwnedServerName,
     folder: tempfile::TempDir,
 }
 
 const ALICE: UserNo = UserNo(1);
 const BOB: UserNo = UserNo(2);
-const NOW: Duration = Duration::ZERO;
+pub(crate) const NOW: Duration = Duration::ZERO;
 
-async fn world() -> World {
+pub(crate) async fn world() -> World {
     let engine = Arc::new(stoa_engine::memory::Memory::new());
     let (store, committer) = Store::open(engine, Options::default()).await.unwrap();
     tokio::spawn(committer.run());
@@ -58,12 +60,25 @@ async fn world() -> World {
         max_pixels: 1_000_000,
         ..Config::in_folder(folder.path().join("media"))
     };
-    let media = Media::new(store, env, here.clone(), config);
+    let net = Arc::new(Net::default());
+    let key = Arc::new(SigningKey::from_seed(&[1; 32], "here").unwrap());
+    let others = stoa_remote::Config { deny: vec!["denied.example".to_owned()], ..stoa_remote::Config::default() };
+    let remote = Remote::new(store.clone(), env.clone(), here.clone(), key, net.clone(), others);
+    let media = Media::new(store, env, here.clone(), remote, config);
     media.prepare().await.unwrap();
-    World { media, clock, here, folder }
+    World { media, clock, net, here, folder }
 }
 
 impl World {
+    /// The same files after a restart, with other settings.
+    pub(crate) fn reopen(&mut self, change: impl FnOnce(&mut Config)) {
+        let inner = &self.media.inner;
+        let mut config = inner.config.clone();
+        change(&mut config);
+        let (store, env, remote) = (inner.store.clone(), inner.env.clone(), inner.fetches.remote.clone());
+        self.media = Media::new(store, env, self.here.clone(), remote, config);
+    }
+
     async fn upload(&self, bytes: &[u8], kind: &str) -> String {
         let mut upload = self.media.begin(ALICE, None).await.unwrap();
         upload.write(&Bytes::copy_from_slice(bytes)).await.unwrap();
@@ -82,7 +97,7 @@ impl World {
         self.media.thumbnail(&self.here, id, request, NOW).await
     }
 
-    fn files(&self) -> usize {
+    pub(crate) fn files(&self) -> usize {
         fn count(folder: &std::path::Path) -> usize {
             let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
             entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
@@ -91,7 +106,7 @@ impl World {
     }
 }
 
-fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
+pub(crate) fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
     let mut out = std::io::Cursor::new(Vec::new());
     image.into().write_to(&mut out, ImageFormat::Png).unwrap();
     out.into_inner()
@@ -130,7 +145,8 @@ async fn ids_that_mean_something_in_a_path_are_refused() {
     }
     assert!(matches!(world.media.open(&world.here, "unknown", NOW).await, Err(Error::NotFound(_))));
     let there: OwnedServerName = "there.example".try_into().unwrap();
-    assert!(matches!(world.media.open(&there, "unknown", NOW).await, Err(Error::NotFound(_))));
+    assert!(matches!(world.media.open(&there, "../x", NOW).await, Err(Error::BadId)));
+    assert!(world.net.asked().is_empty());
 }
 
 #[tokio::test]
@@ -219,7 +235,7 @@ async fn files_without_a_row_are_swept_up_when_they_are_old() {
     let orphan = world.media.inner.files.of("AbCdEfGh");
     std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
     std::fs::write(&orphan, "orphan").unwrap();
-    let small = world.media.inner.files.thumbnail("AbCdEfGh", "t");
+    let small = world.media.inner.files.thumbnails("AbCdEfGh").join("t");
     std::fs::create_dir_all(small.parent().unwrap()).unwrap();
     std::fs::write(&small, "small").unwrap();
     let reserved = world.media.reserve(ALICE).await.unwrap();
@@ -229,7 +245,7 @@ async fn files_without_a_row_are_swept_up_when_they_are_old() {
     let round = async || {
         let (mut after, mut steps) = (None, 0);
         loop {
-            after = world.media.sweep(after.as_deref()).await.unwrap();
+            after = world.media.sweep(Whose::Ours, after.as_deref()).await.unwrap();
             steps += 1;
             if after.is_none() {
                 return steps;
@@ -254,9 +270,7 @@ async fn files_without_a_row_are_swept_up_when_they_are_old() {
 #[tokio::test]
 async fn a_quota_is_for_all_files_of_a_user_together() {
     let mut world = world().await;
-    let inner = &world.media.inner;
-    let config = Config { user_quota: Some(1000), ..inner.config.clone() };
-    world.media = Media::new(inner.store.clone(), inner.env.clone(), world.here.clone(), config);
+    world.reopen(|config| config.user_quota = Some(1000));
     let media = &world.media;
     let put = async |who, bytes: usize| {
         let mut upload = media.begin(who, None).await?;

@@ -1,6 +1,9 @@
 //! Thumbnails (Client-Server API, "Thumbnails"): made when they are first asked for, in a few sizes, and kept on disk.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use stoa_event::ids::ServerName;
@@ -106,27 +109,30 @@ impl Media {
         if request.width == 0 || request.height == 0 {
             return Err(Error::InvalidParam("a thumbnail has a width and a height"));
         }
-        let file = self.find(server, id, wait).await?;
-        let kind = file.content_type.as_deref().unwrap_or_default();
+        let found = self.find(server, id, wait).await?;
+        let kind = found.file.content_type.as_deref().unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
         if !IMAGES.contains(&kind.as_str()) {
             return Err(Error::NoThumbnail);
         }
         let Some(target) = request.target() else { return self.original(server, id).await };
-        if let Some(kept) = self.kept(id, target).await {
+        if let Some(kept) = kept(&found.thumbnails, target).await {
             return Ok(kept);
         }
         // Everything below needs memory: a few at a time.
         let _turn = self.inner.resizing.acquire().await.map_err(|_| Error::NoThumbnail)?;
-        if let Some(kept) = self.kept(id, target).await {
+        if let Some(kept) = kept(&found.thumbnails, target).await {
             return Ok(kept);
         }
-        let (path, max_pixels) = (self.inner.files.of(id), self.inner.config.max_pixels);
+        let (path, max_pixels) = (found.path, self.inner.config.max_pixels);
         let made = tokio::task::spawn_blocking(move || resize::resize(&path, target, max_pixels));
-        let made = made.await.map_err(|_| Error::NoThumbnail)??;
+        let made = made.await.map_err(|_| Error::NoThumbnail)?.map_err(|why| match why {
+            Error::ImageTooLarge if server != self.inner.server => Error::RemoteTooLarge,
+            why => why,
+        })?;
         let Some(made) = made else { return self.original(server, id).await };
         if target.is_usual()
-            && let Err(why) = self.keep_thumbnail(id, target, &made).await
+            && let Err(why) = self.keep_thumbnail(&found.thumbnails, target, &made).await
         {
             tracing::warn!(%why, "cannot keep a thumbnail");
         }
@@ -137,27 +143,28 @@ impl Media {
         self.open(server, id, Duration::ZERO).await.map(Thumbnail::Original)
     }
 
-    fn places(&self, id: &str, target: Target) -> [(PathBuf, &'static str); 2] {
-        let place = |kind| self.inner.files.thumbnail(id, &target.name(kind));
-        [(place("jpg"), "image/jpeg"), (place("png"), "image/png")]
-    }
-
-    async fn kept(&self, id: &str, target: Target) -> Option<Thumbnail> {
-        for (path, content_type) in self.places(id, target) {
-            if let Ok(bytes) = fs::read(path).await {
-                return Some(Thumbnail::Made { bytes: bytes.into(), content_type });
-            }
-        }
-        None
-    }
-
-    async fn keep_thumbnail(&self, id: &str, target: Target, made: &resize::Made) -> Result<(), Error> {
-        let places = self.places(id, target);
+    async fn keep_thumbnail(&self, folder: &Path, target: Target, made: &resize::Made) -> Result<(), Error> {
+        let places = places(folder, target);
         let Some((place, _)) = places.into_iter().find(|(_, kind)| *kind == made.content_type) else { return Ok(()) };
         let unfinished = self.inner.files.unfinished(&self.inner.env.token(24));
         fs::write(&unfinished, &made.bytes).await?;
         files::move_to(&unfinished, &place).await
     }
+}
+
+/// Where a thumbnail may be, and of which type it is then.
+fn places(folder: &Path, target: Target) -> [(PathBuf, &'static str); 2] {
+    let place = |kind| folder.join(target.name(kind));
+    [(place("jpg"), "image/jpeg"), (place("png"), "image/png")]
+}
+
+async fn kept(folder: &Path, target: Target) -> Option<Thumbnail> {
+    for (path, content_type) in places(folder, target) {
+        if let Ok(bytes) = fs::read(path).await {
+            return Some(Thumbnail::Made { bytes: bytes.into(), content_type });
+        }
+    }
+    None
 }
 
 #[cfg(test)]

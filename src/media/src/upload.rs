@@ -1,7 +1,7 @@
 //! Uploads: the bytes go to an unfinished file as they come, are counted, synced, and put in their place; then the store
 //! learns of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use stoa_event::ids::ServerName;
@@ -15,7 +15,7 @@ use tokio::{fs, io::AsyncWriteExt};
 use crate::{Error, Media, check_id, files};
 
 /// The most bytes of a file's name, and of its media type.
-const TEXT_BYTES: usize = 255;
+pub(crate) const TEXT_BYTES: usize = 255;
 
 /// Client-Server API, "Content repository": a quota is a matter of permission.
 const OVER_QUOTA: Error = Error::Forbidden("your files have reached the quota of this server");
@@ -60,6 +60,17 @@ impl Upload {
         self.file.write_all(bytes).await?;
         Ok(())
     }
+
+    /// Puts a file that has come whole in its place; answers how many bytes it has.
+    pub(crate) async fn settle_at(mut self, place: &Path) -> Result<u64, Error> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        if let Some(from) = &self.path {
+            files::settle(from, place).await?;
+        }
+        self.path = None;
+        Ok(self.size)
+    }
 }
 
 fn fits(size: u64, limit: u64, left: u64) -> Result<(), Error> {
@@ -90,9 +101,16 @@ impl Media {
             None => u64::MAX,
         };
         fits(length.unwrap_or(0), limit, left)?;
+        let mut upload = self.receive(limit).await?;
+        upload.left = left;
+        Ok(upload)
+    }
+
+    /// Begins to take a file that nobody's quota counts.
+    pub(crate) async fn receive(&self, limit: u64) -> Result<Upload, Error> {
         let path = self.inner.files.unfinished(&self.inner.env.token(24));
         let file = fs::File::create_new(&path).await?;
-        Ok(Upload { file, path: Some(path), size: 0, limit, left })
+        Ok(Upload { file, path: Some(path), size: 0, limit, left: u64::MAX })
     }
 
     /// Keeps a file that has come whole, under a new id.
@@ -172,14 +190,10 @@ impl Media {
     }
 
     /// First the bytes, then the row: a row without bytes would be a broken promise, bytes without a row are only waste.
-    async fn settle(&self, mut upload: Upload, id: &str, old: Row, about: About) -> Result<(), Error> {
-        upload.file.flush().await?;
-        upload.file.sync_all().await?;
-        let Some(from) = upload.path.clone() else { return Err(Error::NotFound("the upload is over")) };
+    async fn settle(&self, upload: Upload, id: &str, old: Row, about: About) -> Result<(), Error> {
         let to = self.inner.files.of(id);
-        files::settle(&from, &to).await?;
-        upload.path = None;
-        let file = File { size: upload.size, content_type: about.content_type, name: about.name };
+        let size = upload.settle_at(&to).await?;
+        let file = File { size, content_type: about.content_type, name: about.name };
         let noted = self.note(id, old, file).await;
         if noted.is_err() {
             let _ = fs::remove_file(&to).await;

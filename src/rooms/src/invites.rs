@@ -8,7 +8,11 @@ use stoa_event::{
     ids::{RoomId, UserId},
     pdu::Pdu,
 };
-use stoa_store::{Direction, Membership, Position, RoomNo, Tx, UserNo, rows, rows::rooms::{Outside, OwnMembership}, schema};
+use stoa_store::{
+    Direction, Membership, Position, RoomNo, Tx, UserNo, rows,
+    rows::rooms::{Outside, OwnMembership},
+    schema,
+};
 
 use crate::{Error, Rooms, effects::strip};
 

@@ -43,7 +43,7 @@ async fn what_an_event_builds_on_is_asked_for() {
     let first = a.say(&room, &alice, "one").await.unwrap();
     let second = a.say(&room, &alice, "two").await.unwrap();
     let second = a.event(&room, &second).await;
-    let outcome = b.live(&room, &[second.clone()]).await.pop().unwrap();
+    let outcome = b.live(&room, std::slice::from_ref(&second)).await.pop().unwrap();
     let Outcome::Needs(needs) = outcome else { panic!("{outcome:?}") };
     assert_eq!((needs.prevs, needs.events), (vec![first.clone()], vec![]));
     // With it, in the same breath, all is well.
@@ -70,7 +70,7 @@ async fn an_event_that_its_auth_events_do_not_allow_is_rejected_and_what_builds_
     let bob = b.user("bob");
     // Bob's server believes that he may: it has another state than it should.
     let topic = forged(&b, &room, &bob, "m.room.topic", json!({ "topic": "mine" })).await;
-    let outcome = a.live(&room, &[topic.clone()]).await.pop().unwrap();
+    let outcome = a.live(&room, std::slice::from_ref(&topic)).await.pop().unwrap();
     assert!(matches!(outcome, Outcome::Rejected(_)), "{outcome:?}");
     assert_eq!(a.standing(&room, topic.event_id()).await, Some(Standing::Rejected));
     assert!(!a.current(&room).await.contains_key(&("m.room.topic".into(), "".into())));

@@ -121,6 +121,12 @@ pub struct MediaConfig {
     pub max_upload: Size,
     /// How much a user may upload in all; `0` for no limit.
     pub user_quota: Size,
+    /// The largest file of another server that is fetched.
+    pub max_remote: Size,
+    /// How much of other servers' files is kept; `0` for no limit.
+    pub remote_cache: Size,
+    /// How many days after its last use such a file is kept; `0` for no limit.
+    pub remote_cache_days: u64,
     /// Whether the endpoints without authentication are served too, for old clients.
     pub allow_unauthenticated: bool,
 }
@@ -162,7 +168,14 @@ impl Default for Config {
 
 impl Default for MediaConfig {
     fn default() -> Self {
-        MediaConfig { max_upload: Size(100 << 20), user_quota: Size(0), allow_unauthenticated: false }
+        MediaConfig {
+            max_upload: Size(100 << 20),
+            user_quota: Size(0),
+            max_remote: Size(100 << 20),
+            remote_cache: Size(10 << 30),
+            remote_cache_days: 0,
+            allow_unauthenticated: false,
+        }
     }
 }
 
@@ -323,9 +336,13 @@ impl Config {
 
     /// What this means for files.
     pub fn media(&self) -> stoa_media::Config {
+        let limit = |value: u64| Some(value).filter(|value| *value > 0);
         stoa_media::Config {
             max_upload: self.media.max_upload.0,
-            user_quota: Some(self.media.user_quota.0).filter(|quota| *quota > 0),
+            user_quota: limit(self.media.user_quota.0),
+            max_remote: self.media.max_remote.0,
+            remote_cache: limit(self.media.remote_cache.0),
+            remote_cache_ms: limit(self.media.remote_cache_days.saturating_mul(24 * 60 * 60 * 1000)),
             allow_unauthenticated: self.media.allow_unauthenticated,
             ..stoa_media::Config::in_folder(self.data.join("media"))
         }

@@ -87,7 +87,6 @@ pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
         cache_bytes: config.memory.0 / 4,
         followers: config.federation.enabled.then_some(FOLLOWER).into_iter().collect(),
         now_ms: env.now_ms(),
-        ..stoa_store::Options::default()
     };
     let (store, committer) = Store::open(engine, options).await?;
     let mut workers = Workers::default();
@@ -114,9 +113,9 @@ async fn join(
     let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
     let remote = Remote::new(store.clone(), env.clone(), name.clone(), key.clone(), transport, config.remote()?);
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), stoa_rooms::Config::default());
-    let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote);
+    let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote.clone());
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
-    let media = Media::new(store.clone(), env.clone(), name.clone(), config.media());
+    let media = Media::new(store.clone(), env.clone(), name.clone(), remote, config.media());
     let limits = Limits::new(config.limits.clone(), env.clock.clone());
     let settings = stoa_client_api::Config { server_name: name, base_url: config.base_url.clone() };
     workers.keep_house(store, &accounts, &env);

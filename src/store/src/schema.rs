@@ -18,6 +18,7 @@ use crate::{
         pushers::Pusher,
         receipts::{Receipt, ReceiptKey},
         remote::{Destination, ServerKeys},
+        remote_media::RemoteMedia,
         rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName, Waiting},
         tokens::{AccessToken, RefreshToken},
         users::User,
@@ -169,6 +170,10 @@ tables! {
     MEDIA_PENDING = 91 in Rows: (UserNo, String) => u64;
     /// How many bytes of files a user has uploaded. Written by `rows/media.rs`.
     MEDIA_TOTALS = 92 in Rows: UserNo => u64;
+    /// Files of other servers that are kept here, by the hash of their URIs. Written by `rows/remote_media.rs`.
+    REMOTE_MEDIA = 93 in Rows: String => RemoteMedia;
+    /// The same in the order in which they were used last; the value is the size. Written by `rows/remote_media.rs`.
+    REMOTE_MEDIA_USED = 94 in Indexes: (u64, String) => u64;
 
     // What people do in rooms beside sending events.
     /// Receipts: room, user, kind, thread. Written by `rows/receipts.rs`.

@@ -4,7 +4,11 @@
 use bytes::Bytes;
 use stoa_store::{
     Value,
-    rows::remote::{Destination, ServerKey, ServerKeys},
+    rows::{
+        media::File,
+        remote::{Destination, ServerKey, ServerKeys},
+        remote_media::RemoteMedia,
+    },
     stored_bytes,
 };
 
@@ -36,5 +40,14 @@ fn servers_that_fail() {
     same(
         &Destination { failing_since: 1, retry_at: 1_700_000_000_000, failures: 300 },
         "0183011b0000018bcfe5680019012c",
+    );
+}
+
+#[test]
+fn files_of_servers() {
+    let file = File { size: 300, content_type: Some("a/b".to_owned()), name: None };
+    same(
+        &RemoteMedia { server: "x".to_owned(), id: "Id".to_owned(), file, fetched: 1000, used: 2000 },
+        "018561786249648219012c63612f621903e81907d0",
     );
 }

@@ -281,7 +281,7 @@ impl House {
         let rules = Arc::new(Rules::of(&template.version).unwrap());
         let wanted = Wanted { room: room.clone(), user: user.clone(), membership: "join", content: Map::new() };
         let join = self.rooms.fill(&template.event, &rules, &wanted).unwrap();
-        assert_eq!(other.live(room, &[join.clone()]).await, [Outcome::Accepted]);
+        assert_eq!(other.live(room, std::slice::from_ref(&join)).await, [Outcome::Accepted]);
         let (state, _) = other.around(room, join.event_id()).await;
         let auth = other.auth_chain(room, &state).await;
         let id = join.event_id().clone();

@@ -12,6 +12,7 @@ pub mod push_rules;
 pub mod pushers;
 pub mod receipts;
 pub mod remote;
+pub mod remote_media;
 pub mod rooms;
 pub mod server;
 pub mod to_device;
