@@ -54,6 +54,10 @@ fn read(body: &Bytes) -> Result<(Vec<Bytes>, Vec<Edu>)> {
         serde_json::error::Category::Data => Error::bad_json(why.to_string()),
         _ => Error::not_json(why.to_string()),
     })?;
+    // To serde a list is a struct without names.
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(Error::bad_json("a transaction is an object"));
+    }
     if transaction.pdus.len() > MAX_PDUS || transaction.edus.len() > MAX_EDUS {
         return Err(Error::invalid_param(format!("a transaction has at most {MAX_PDUS} PDUs and {MAX_EDUS} EDUs")));
     }
