@@ -10,7 +10,7 @@ use stoa_event::{
     pdu::Pdu,
     version::{Rules, SUPPORTED},
 };
-use stoa_store::{Position, RoomNo, Snapshot, Tx, rows, rows::rooms::Head, schema, state::Root};
+use stoa_store::{Snapshot, Tx, rows, schema};
 
 use crate::{
     Error, Rooms,
@@ -103,7 +103,8 @@ impl Rooms {
         let mut tx = Tx::new();
         let no = inner.store.names().name_room(&snapshot, &mut tx, id.as_str()).await?;
         tx.assert(&schema::EVENT_IDS, &create.event_id().to_string(), None);
-        let mut writer = Writer::over(inner, &snapshot, empty(no, &id, &rules, &create), None);
+        let mut writer =
+            Writer::over(inner, &snapshot, Live::unwritten(no, id.clone(), rules.clone(), create.clone()), None);
         writer.tx = tx;
         let powers = Powers::new(Create::read(&rules, &create), None);
         auth::check_with(&rules, &create, &powers, &auth::AuthState::<Arc<Pdu>>::new())?;
@@ -188,24 +189,6 @@ impl Rooms {
         let id = format!("!{}:{}", self.inner.env.token(18), self.inner.server);
         OwnedRoomId::try_from(id).map_err(|_| Error::InvalidParam("the server's name is too long".into()))
     }
-}
-
-fn empty(no: RoomNo, id: &OwnedRoomId, rules: &Arc<Rules>, create: &Arc<Pdu>) -> Live {
-    let head = Head {
-        version: rules.id.to_string(),
-        create: stoa_store::EventNo(0),
-        next_event: stoa_store::EventNo(0),
-        state_keys: 0,
-        member_keys: 0,
-        extremities: Vec::new(),
-        root: Root::EMPTY,
-        last: Position::MIN,
-        joined: 0,
-        invited: 0,
-        partial: false,
-        encrypted: false,
-    };
-    Live::new(no, id.clone(), rules.clone(), head, create.clone(), Vec::new())
 }
 
 /// A refusal while the first events are added speaks of what was asked for.

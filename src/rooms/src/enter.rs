@@ -12,7 +12,7 @@ use stoa_event::{
     pdu::Pdu,
     version::Rules,
 };
-use stoa_store::{Position, Tx, rows::rooms::Head, schema, state::Root};
+use stoa_store::{Tx, schema};
 
 use crate::{
     Error, Rooms,
@@ -53,7 +53,7 @@ impl Rooms {
         let mut writer = match snapshot.has(&schema::ROOMS, &no).await? {
             true => Writer::begin(inner, &snapshot, lock).await?,
             false => {
-                let live = unknown(no, &entry, &create);
+                let live = Live::unwritten(no, entry.room.clone(), entry.rules.clone(), create.clone());
                 Writer::over(inner, &snapshot, live, Some(lock))
             }
         };
@@ -97,24 +97,6 @@ fn create_of(entry: &Entry) -> Result<Arc<Pdu>, Error> {
     let powers = stoa_event::auth::Powers::new(Create::read(&entry.rules, create), None);
     stoa_event::auth::check_with(&entry.rules, create, &powers, &stoa_event::auth::AuthState::<Arc<Pdu>>::new())?;
     Ok(create.clone())
-}
-
-fn unknown(no: stoa_store::RoomNo, entry: &Entry, create: &Arc<Pdu>) -> Live {
-    let head = Head {
-        version: entry.rules.id.to_string(),
-        create: stoa_store::EventNo(0),
-        next_event: stoa_store::EventNo(0),
-        state_keys: 0,
-        member_keys: 0,
-        extremities: Vec::new(),
-        root: Root::EMPTY,
-        last: Position::MIN,
-        joined: 0,
-        invited: 0,
-        partial: false,
-        encrypted: false,
-    };
-    Live::new(no, entry.room.clone(), entry.rules.clone(), head, create.clone(), Vec::new())
 }
 
 impl Writer<'_> {

@@ -171,10 +171,7 @@ impl Rooms {
         let mut arrivals = arrivals.into_iter().peekable();
         while arrivals.peek().is_some() {
             let inner = &*self.inner;
-            let before = inner.store.snapshot().await?;
-            let no = self.room_no(&before, room).await?;
-            let lock = self.lock(no).await;
-            let snapshot = inner.store.snapshot().await?;
+            let (lock, snapshot) = self.locked(room).await?;
             let mut writer = Writer::begin(inner, &snapshot, lock).await?;
             while let Some(arrival) = arrivals.next_if(|next| !writer.must_end_before(next.pdu())) {
                 outcomes.push(writer.arrive(arrival).await?);

@@ -8,7 +8,7 @@ use stoa_event::{
     pdu::Pdu,
     version::Rules,
 };
-use stoa_store::{EventNo, RoomNo, Snapshot, StateKeyNo, Store, rows::rooms::Head, schema, state::Root};
+use stoa_store::{EventNo, Position, RoomNo, Snapshot, StateKeyNo, Store, rows::rooms::Head, schema, state::Root};
 
 use crate::{Error, resolve::Node};
 
@@ -52,6 +52,25 @@ impl Live {
         let tips = pdus.iter().skip(1).map(|pdu| pdu.event_id().clone()).collect();
         let create = pdus.swap_remove(0);
         Ok(Live::new(no, id, rules, head, create, tips))
+    }
+
+    /// A room of which nothing is stored yet.
+    pub(crate) fn unwritten(no: RoomNo, id: OwnedRoomId, rules: Arc<Rules>, create: Arc<Pdu>) -> Live {
+        let head = Head {
+            version: rules.id.to_string(),
+            create: EventNo(0),
+            next_event: EventNo(0),
+            state_keys: 0,
+            member_keys: 0,
+            extremities: Vec::new(),
+            root: Root::EMPTY,
+            last: Position::MIN,
+            joined: 0,
+            invited: 0,
+            partial: false,
+            encrypted: false,
+        };
+        Live::new(no, id, rules, head, create, Vec::new())
     }
 
     /// A room of which everything is known.

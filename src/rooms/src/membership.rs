@@ -59,10 +59,7 @@ impl Rooms {
     /// Where the room is not known, the change makes no sense, or the law refuses.
     pub async fn change(&self, room: &RoomId, change: Change) -> Result<(), Error> {
         let inner = &*self.inner;
-        let before = inner.store.snapshot().await?;
-        let no = self.room_no(&before, room).await?;
-        let lock = self.lock(no).await;
-        let snapshot = inner.store.snapshot().await?;
+        let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
         let current = writer.membership(&change.target).await?;
         match sense(&change, current) {

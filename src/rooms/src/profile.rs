@@ -53,9 +53,7 @@ impl Rooms {
         profile: &Profile,
     ) -> Result<(), Error> {
         let inner = &*self.inner;
-        let before = inner.store.snapshot().await?;
-        let lock = self.lock(self.room_no(&before, room).await?).await;
-        let snapshot = inner.store.snapshot().await?;
+        let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
         let Some((_, current)) = writer.current(kind::MEMBER, user.as_str()).await? else { return Ok(()) };
         let mut content: Map<String, Value> = current.content_as().unwrap_or_default();

@@ -117,10 +117,7 @@ impl Rooms {
         ask: impl FnOnce(&stoa_event::auth::Powers) -> T,
     ) -> Result<T, Error> {
         let inner = &*self.inner;
-        let before = inner.store.snapshot().await?;
-        let no = self.room_no(&before, room).await?;
-        let lock = self.lock(no).await;
-        let snapshot = inner.store.snapshot().await?;
+        let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
         let joined = writer.require_joined(user).await;
         let powers = writer.powers().await?;

@@ -50,10 +50,7 @@ impl Rooms {
     /// Where the room is not known here or the law would refuse.
     pub async fn template(&self, room: &RoomId, user: &OwnedUserId, membership: &str) -> Result<Template, Error> {
         let inner = &*self.inner;
-        let before = inner.store.snapshot().await?;
-        let no = self.room_no(&before, room).await?;
-        let lock = self.lock(no).await;
-        let snapshot = inner.store.snapshot().await?;
+        let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
         let made = writer.template(user, membership).await;
         let version = writer.live.rules.id.clone();
@@ -120,10 +117,7 @@ impl Rooms {
     /// Where the room is not known, the change makes no sense, or the law refuses.
     pub async fn prepare(&self, room: &RoomId, change: Change) -> Result<Arc<Pdu>, Error> {
         let inner = &*self.inner;
-        let before = inner.store.snapshot().await?;
-        let no = self.room_no(&before, room).await?;
-        let lock = self.lock(no).await;
-        let snapshot = inner.store.snapshot().await?;
+        let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
         let joined = writer.require_joined(&change.sender).await;
         let current = writer.membership(&change.target).await?;
@@ -143,10 +137,7 @@ impl Rooms {
     /// Where the room is not known.
     pub async fn shown_state(&self, room: &RoomId) -> Result<Vec<Arc<Pdu>>, Error> {
         let inner = &*self.inner;
-        let before = inner.store.snapshot().await?;
-        let no = self.room_no(&before, room).await?;
-        let lock = self.lock(no).await;
-        let snapshot = inner.store.snapshot().await?;
+        let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
         let mut shown = Vec::with_capacity(STRIPPED.len());
         for kind in STRIPPED {
@@ -162,10 +153,7 @@ impl Rooms {
     /// Where the user may not.
     pub async fn check_restricted(&self, room: &RoomId, user: &OwnedUserId) -> Result<(), Error> {
         let inner = &*self.inner;
-        let before = inner.store.snapshot().await?;
-        let no = self.room_no(&before, room).await?;
-        let lock = self.lock(no).await;
-        let snapshot = inner.store.snapshot().await?;
+        let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
         let current = writer.membership(user).await?;
         let checked = match current {

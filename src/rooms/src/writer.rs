@@ -10,7 +10,7 @@ use stoa_event::{
     auth,
     build::{Draft, Given},
     format::MAX_PREV_EVENTS,
-    ids::{OwnedEventId, OwnedUserId},
+    ids::{OwnedEventId, OwnedUserId, RoomId},
     pdu::Pdu,
 };
 use stoa_store::{
@@ -77,6 +77,13 @@ pub(crate) struct Writer<'a> {
 impl Rooms {
     pub(crate) async fn lock(&self, room: RoomNo) -> RoomLock {
         self.inner.locks.room(room).await
+    }
+
+    /// Takes the lock of a room that is known here, and looks at the store after that.
+    pub(crate) async fn locked(&self, room: &RoomId) -> Result<(RoomLock, Snapshot), Error> {
+        let before = self.inner.store.snapshot().await?;
+        let lock = self.lock(self.room_no(&before, room).await?).await;
+        Ok((lock, self.inner.store.snapshot().await?))
     }
 }
 
