@@ -151,7 +151,7 @@ async fn reactions_and_threads(two: Two) {
     assert_eq!(relations(&alice, &room, &root, "/m.thread").await, BTreeSet::from([reply]));
 }
 
-between!(bundled_relations, ignore = "the relations of an event are not bundled with it yet");
+between!(bundled_relations);
 async fn bundled_relations(two: Two) {
     let (alice, bob) = two.users().await;
     let room = shared_room(&alice, &bob).await;

@@ -26,6 +26,7 @@ mod push_rules;
 mod receipts;
 mod redaction;
 mod registration;
+mod relations;
 mod restart;
 mod sending;
 mod state;

@@ -138,7 +138,6 @@ async fn an_event_is_seen_only_by_those_who_may_and_only_through_its_room() {
 }
 
 #[tokio::test]
-#[ignore = "comes with the whole Client-Server API: aggregation of relations"]
 async fn an_edit_is_bundled_with_what_it_replaces() {
     let (_home, alice, room) = one().await;
     let id = alice.text(&room, "first").await;
@@ -166,7 +165,6 @@ async fn nobody_gives_the_same_reaction_twice() {
 }
 
 #[tokio::test]
-#[ignore = "comes with the whole Client-Server API: aggregation of relations"]
 async fn replies_in_a_thread_are_summed_up_at_its_root() {
     let (_home, alice, bob, room) = two().await;
     let root = alice.text(&room, "root").await;

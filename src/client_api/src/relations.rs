@@ -4,7 +4,7 @@ use axum::{Router, extract::State, routing::get};
 use ruma_common::{OwnedEventId, OwnedRoomId};
 use serde::Deserialize;
 use stoa_http::{Error, JsonBytes, Params, Result, Segments, Who};
-use stoa_view::{RelationsRequest, View};
+use stoa_view::{RelationsRequest, ThreadsRequest, View};
 
 use crate::{Api, paths::Paths, sync::viewer};
 
@@ -13,6 +13,7 @@ pub(crate) fn routes() -> Router<Api> {
         .v1("/rooms/{roomId}/relations/{eventId}", get(all))
         .v1("/rooms/{roomId}/relations/{eventId}/{relType}", get(of_type))
         .v1("/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}", get(of_types))
+        .v1("/rooms/{roomId}/threads", get(threads))
 }
 
 #[derive(Deserialize)]
@@ -23,6 +24,13 @@ struct Query {
     limit: Option<u64>,
     #[serde(default)]
     recurse: bool,
+}
+
+#[derive(Deserialize)]
+struct ThreadsQuery {
+    include: Option<String>,
+    from: Option<String>,
+    limit: Option<u64>,
 }
 
 async fn list(
@@ -80,4 +88,20 @@ async fn of_types(
     Params(query): Params<Query>,
 ) -> Result<JsonBytes> {
     list(&view, &who, room, &event, (Some(rel_type), Some(kind)), query).await
+}
+
+/// `GET /_matrix/client/v1/rooms/{roomId}/threads`
+async fn threads(
+    State(view): State<View>,
+    who: Who,
+    Segments(room): Segments<OwnedRoomId>,
+    Params(query): Params<ThreadsQuery>,
+) -> Result<JsonBytes> {
+    let participated = match query.include.as_deref() {
+        None | Some("all") => false,
+        Some("participated") => true,
+        Some(_) => return Err(Error::invalid_param("include is `all` or `participated`")),
+    };
+    let request = ThreadsRequest { viewer: viewer(&who), room, participated, from: query.from, limit: query.limit };
+    Ok(JsonBytes(view.threads(&request).await?.into()))
 }

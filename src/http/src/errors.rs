@@ -59,6 +59,7 @@ impl From<stoa_rooms::Error> for Error {
             E::AliasTaken => bad_request("M_ROOM_IN_USE"),
             E::DuplicateAnnotation => bad_request("M_DUPLICATE_ANNOTATION"),
             E::BadAlias(_) => bad_request("M_BAD_ALIAS"),
+            E::BadThread => bad_request("M_UNKNOWN"),
             E::Store(error) => error.into(),
         }
     }

@@ -3,9 +3,13 @@
 
 use serde::Deserialize;
 use stoa_event::ids::{OwnedRoomId, OwnedUserId, RoomAliasId, RoomId};
-use stoa_store::{Direction, Snapshot, Tx, rows, rows::rooms::Alias, schema};
+use stoa_store::{
+    Direction, Snapshot, Tx, rows,
+    rows::{events::Relation, rooms::Alias},
+    schema,
+};
 
-use crate::{Error, Rooms, send::NewEvent, writer::Writer};
+use crate::{Error, Rooms, effects::relation, send::NewEvent, writer::Writer};
 
 #[derive(Default, Deserialize)]
 struct CanonicalAlias {
@@ -146,7 +150,21 @@ impl Rooms {
         match (new.kind.as_str(), &new.state_key) {
             ("m.room.canonical_alias", Some(_)) => self.check_canonical_alias(writer, new).await,
             ("m.reaction", None) => self.check_annotation(writer, new).await,
+            (_, None) => self.check_start_of_thread(writer, new).await,
             _ => Ok(()),
+        }
+    }
+
+    /// Threads begin at events that relate to nothing (Client-Server API, "Validation of `m.thread` relationships").
+    async fn check_start_of_thread(&self, writer: &mut Writer<'_>, new: &NewEvent) -> Result<(), Error> {
+        let Some(relates_to) = relation(&new.content).filter(|it| it.rel_type == rows::events::THREAD) else {
+            return Ok(());
+        };
+        let Some(root) = writer.in_room(&relates_to.event_id).await? else { return Ok(()) };
+        let root = self.inner.store.events().get(writer.snapshot, writer.room(), root).await?;
+        match root.is_some_and(|root| root.header.relates_to.is_some()) {
+            true => Err(Error::BadThread),
+            false => Ok(()),
         }
     }
 
@@ -158,12 +176,11 @@ impl Rooms {
             .snapshot
             .scan(&schema::RELATIONS, &(writer.room(), parent), Direction::Backward, MANY_REACTIONS)
             .await?;
-        for (_, child) in children.into_iter().filter(|(_, child)| child.rel_type == "m.annotation") {
+        let own = |child: &Relation| child.rel_type == "m.annotation" && child.sender == new.sender.as_str();
+        for (_, child) in children.into_iter().filter(|(_, child)| own(child)) {
             let event = self.inner.store.events().get(writer.snapshot, writer.room(), child.event).await?;
             let same = event.is_some_and(|event| {
-                event.header.sender == new.sender.as_str()
-                    && event.header.redacted_by.is_none()
-                    && annotation(event.content()).is_some_and(|(_, other)| other == key)
+                event.header.redacted_by.is_none() && annotation(event.content()).is_some_and(|(_, other)| other == key)
             });
             if same {
                 return Err(Error::DuplicateAnnotation);

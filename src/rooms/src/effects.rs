@@ -45,7 +45,7 @@ struct RelatingTo {
 }
 
 /// The relation that a content names, if it is well formed.
-fn relation(content: &[u8]) -> Option<RelatesTo> {
+pub(crate) fn relation(content: &[u8]) -> Option<RelatesTo> {
     // Most events have none: look before parsing.
     if !memmem(content, b"m.relates_to") {
         return None;
@@ -427,6 +427,11 @@ impl Writer<'_> {
             .map_err(|_| stoa_store::Error::Corrupt("a stored event cannot be redacted"))?;
         let new = Pdu::stored(json.into(), old.event_id().clone(), &self.live.rules)
             .map_err(|_| stoa_store::Error::Corrupt("a redacted event cannot be read"))?;
+        if let Some(relates_to) = &event.header.relates_to
+            && let Some(parent) = self.in_room(&relates_to.event_id).await?
+        {
+            rows::events::unrelate(&mut self.tx, place.room, parent, &event.header);
+        }
         let mut header = event.header.clone();
         let content = new.content_range();
         (header.content_from, header.content_to) = (content.start, content.end);

@@ -47,6 +47,9 @@ pub enum Error {
     /// The user has put the same annotation on the event before.
     #[error("you have reacted with that already")]
     DuplicateAnnotation,
+    /// A thread cannot begin at an event that relates to another one.
+    #[error("a thread cannot begin at an event that relates to another one")]
+    BadThread,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

@@ -72,8 +72,8 @@ tables! {
     TIMELINE = 12 in Indexes: (RoomNo, Position) => EventNo;
     /// A room's events by depth, then position: what `/messages` reads. Written by `rows/events.rs`.
     HISTORY = 13 in Indexes: (RoomNo, u64, Position) => EventNo;
-    /// The events that relate to an event: parent, place of the child. Written by `rows/events.rs`.
-    RELATIONS = 14 in Indexes: (RoomNo, EventNo, Position) => Relation;
+    /// The events that relate to an event: parent, depth and place of the child. Written by `rows/events.rs`.
+    RELATIONS = 14 in Indexes: (RoomNo, EventNo, u64, Position) => Relation;
     /// The nodes of a room's state trees, by the hash of their content. Written by `state/`.
     STATE_NODES = 15 in Events: (RoomNo, [u8; 16]) => Bytes;
     /// The number of a state key: event type, state key. Written by `rows/rooms.rs`.
@@ -100,6 +100,9 @@ tables! {
     ROOM_SERVERS = 26 in Rows: (RoomNo, String) => u32;
     /// Events that name an event which we do not hold: room, the id named, who names it. Written by `rows/rooms.rs`.
     WAITING = 27 in Indexes: (RoomNo, String, EventNo) => Waiting;
+    /// Replies in threads by depth and place, with the root of the thread: the threads of a room in the order of their latest
+    /// replies. Written by `rows/events.rs`.
+    THREADS = 28 in Indexes: (RoomNo, u64, Position) => EventNo;
 
     // Accounts.
     /// The accounts of this server. Written by `rows/users.rs`.

@@ -98,7 +98,8 @@ fn rooms(page: &mut Page) {
     };
     page.row("event, bare", &StoredEvent { header: bare, ..event() });
     page.row("event place", &EventPlace { room: RoomNo(1), event: EventNo(2) });
-    page.row("relation", &Relation { event: EventNo(2), rel_type: text("m.annotation"), kind: text("m.reaction") });
+    let (rel_type, kind) = (text("m.annotation"), text("m.reaction"));
+    page.row("relation", &Relation { event: EventNo(2), rel_type, kind, sender: text("@a:x") });
     page.row("root", &root());
     page.row("state key", &StateKeyNo(5));
     page.row("state key name", &StateKeyName { kind: text("m.room.member"), key: text("@a:x") });

@@ -287,7 +287,7 @@ async fn related(
     if rows.len() > RELATED {
         return Ok(None);
     }
-    let all = rows.into_iter().map(|((_, _, at), relation)| (at, relation.event));
+    let all = rows.into_iter().map(|((_, _, _, at), relation)| (at, relation.event));
     let mut related: Vec<_> = all.filter(|(at, _)| *at > from && *at <= to).collect();
     related.sort_unstable_by(|a, b| b.cmp(a));
     Ok(Some(related))

@@ -23,6 +23,7 @@ pub(crate) struct Seen {
 }
 
 /// A user's eyes on one room.
+#[derive(Clone)]
 pub(crate) struct Eyes<'a> {
     pub(crate) store: &'a Store,
     pub(crate) snapshot: &'a Snapshot,

@@ -2,6 +2,7 @@
 
 pub mod filter;
 
+mod bundle;
 mod counts;
 mod directory;
 mod error;
@@ -32,7 +33,7 @@ pub use crate::{
     error::Error,
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest, Page},
-    relations::RelationsRequest,
+    relations::{RelationsRequest, ThreadsRequest},
     servers::{MissingRequest, Pdus, StateIds, WholeState},
     state::MembersRequest,
     sync::SyncRequest,

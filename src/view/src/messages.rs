@@ -188,7 +188,7 @@ fn place_after(it: &Visible) -> HistoryToken {
 
 impl Reach<'_> {
     /// The place in the history that a token stands for.
-    async fn place(&self, token: AnyToken) -> Result<HistoryToken, Error> {
+    pub(crate) async fn place(&self, token: AnyToken) -> Result<HistoryToken, Error> {
         let position = match token {
             AnyToken::History(place) => return Ok(place),
             AnyToken::Sync(token) => token.position,

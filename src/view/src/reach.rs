@@ -6,7 +6,7 @@ use stoa_store::{RoomNo, Snapshot, StateKeyNo, rows::events::StoredEvent, schema
 use crate::{
     Error, Inner, View, Viewer,
     eyes::Eyes,
-    show::{Audience, Visible, render},
+    show::{Audience, Visible, render_bundled},
 };
 
 /// A room that somebody may read in.
@@ -43,15 +43,18 @@ impl View {
 }
 
 impl Reach<'_> {
-    /// Writes events for who reads, with the room's id in them.
+    /// Writes events for who reads, with the room's id in them and with what relates to them.
     pub(crate) async fn render(&self, events: &[Visible]) -> Result<Vec<Vec<u8>>, Error> {
-        let audience = Audience {
+        render_bundled(&self.eyes, self.audience(), self.viewer.user_no, events).await
+    }
+
+    pub(crate) fn audience(&self) -> Audience<'_> {
+        Audience {
             device: &self.viewer.device,
             user_id: self.viewer.user.as_str(),
             now_ms: self.inner.env.now_ms(),
             room_id: Some(self.room_id),
-        };
-        render(&self.eyes, audience, events).await
+        }
     }
 
     /// The number of a state key.

@@ -2,9 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use stoa_store::{EventNo, Membership, rows::events::StoredEvent};
+use stoa_store::{EventNo, Membership, UserNo, rows::events::StoredEvent};
 
-use crate::{Error, eyes::Eyes, json::Object};
+use crate::{
+    Error,
+    bundle::{self, Bundler},
+    eyes::Eyes,
+    json::Object,
+};
 
 /// For whom events are shown.
 #[derive(Clone, Copy, Debug)]
@@ -26,17 +31,47 @@ pub(crate) struct Visible {
     pub(crate) membership: Option<Membership>,
 }
 
-/// Writes events for an audience.
+/// Writes events for an audience, without what relates to them: state, and events that a client will sum up itself.
 pub(crate) async fn render(eyes: &Eyes<'_>, audience: Audience<'_>, events: &[Visible]) -> Result<Vec<Vec<u8>>, Error> {
+    let beside = beside(eyes, events).await?;
+    Ok(events.iter().map(|it| one(audience, it, &beside, None)).collect())
+}
+
+/// Writes events for an audience, each with what relates to it (see [`bundle`]).
+pub(crate) async fn render_bundled(
+    eyes: &Eyes<'_>,
+    audience: Audience<'_>,
+    user: UserNo,
+    events: &[Visible],
+) -> Result<Vec<Vec<u8>>, Error> {
+    let parents = bundle::parents(eyes, events).await?;
+    if parents.is_empty() {
+        return render(eyes, audience, events).await;
+    }
+    let mut eyes = eyes.clone();
+    let bundles = Bundler::new(&mut eyes, user, audience.user_id).await?.gather(&parents).await?;
+    let beside = beside(&eyes, events).await?;
+    let numbers: HashMap<&str, EventNo> =
+        parents.iter().map(|(no, event)| (event.header.event_id.as_str(), *no)).collect();
+    let relations = |it: &Visible| bundle::write(audience, &bundles, *numbers.get(it.event.header.event_id.as_str())?);
+    Ok(events.iter().map(|it| one(audience, it, &beside, relations(it).as_deref())).collect())
+}
+
+/// What stands in `unsigned`: the events that these replaced, and those that redacted them.
+async fn beside(eyes: &Eyes<'_>, events: &[Visible]) -> Result<HashMap<EventNo, Arc<StoredEvent>>, Error> {
     let beside: Vec<EventNo> =
         events.iter().flat_map(|it| [it.event.header.replaces, it.event.header.redacted_by]).flatten().collect();
     let loaded = eyes.store.events().get_many(eyes.snapshot, eyes.room, &beside).await?;
-    let beside: HashMap<EventNo, Arc<StoredEvent>> =
-        beside.into_iter().zip(loaded).filter_map(|(no, event)| Some((no, event?))).collect();
-    Ok(events.iter().map(|it| one(audience, it, &beside)).collect())
+    Ok(beside.into_iter().zip(loaded).filter_map(|(no, event)| Some((no, event?))).collect())
 }
 
-fn one(audience: Audience<'_>, it: &Visible, beside: &HashMap<EventNo, Arc<StoredEvent>>) -> Vec<u8> {
+/// Writes one event, with `m.relations` if they are given.
+pub(crate) fn one(
+    audience: Audience<'_>,
+    it: &Visible,
+    beside: &HashMap<EventNo, Arc<StoredEvent>>,
+    relations: Option<&[u8]>,
+) -> Vec<u8> {
     let header = &it.event.header;
     let mut out = Vec::with_capacity(it.event.json.len() + 256);
     let mut object = fields(&mut out, &it.event, audience.room_id);
@@ -63,6 +98,9 @@ fn one(audience: Audience<'_>, it: &Visible, beside: &HashMap<EventNo, Arc<Store
         let mut because = fields(because, redaction, audience.room_id);
         because.raw("unsigned", b"{}");
         because.end();
+    }
+    if let Some(relations) = relations {
+        unsigned.raw("m.relations", relations);
     }
     unsigned.end();
     object.end();

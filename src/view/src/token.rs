@@ -51,6 +51,13 @@ impl fmt::Display for HistoryToken {
     }
 }
 
+impl HistoryToken {
+    /// The gap just before the event at this place.
+    pub(crate) fn before(self) -> HistoryToken {
+        HistoryToken { position: Position(self.position.0.saturating_sub(1)), ..self }
+    }
+}
+
 /// A token as clients may give it to `/messages`: from either place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnyToken {

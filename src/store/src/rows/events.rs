@@ -6,7 +6,7 @@ use stoa_event::ids::OwnedEventId;
 use crate::{
     Corrupt, Error, EventNo, Position, RoomNo, Slot, Tx, cbor_value, schema,
     state::Root,
-    tx::Fact,
+    tx::{Fact, Positions},
     value::{Value, from_cbor, to_cbor},
 };
 
@@ -199,8 +199,14 @@ pub struct Relation {
     /// The child's event type.
     #[n(2)]
     pub kind: String,
+    /// Who sent the child.
+    #[n(3)]
+    pub sender: String,
 }
 cbor_value!(Relation);
+
+/// The relation that makes threads.
+pub const THREAD: &str = "m.thread";
 
 /// Adds an event to the timeline of a room: its row and all indexes, with the position of `slot`. Tells the feed if
 /// clients are to see it.
@@ -221,9 +227,8 @@ fn index(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: &StoredEvent
         return;
     }
     tx.put_at(&schema::HISTORY, move |at| ((room, depth, at.of(slot)), no));
-    if let (Some(parent), Some(relates_to)) = (parent, &event.header.relates_to) {
-        let relation = Relation { event: no, rel_type: relates_to.rel_type.clone(), kind: event.header.kind.clone() };
-        tx.put_at(&schema::RELATIONS, move |at| ((room, parent, at.of(slot)), relation.clone()));
+    if let Some(parent) = parent {
+        relate(tx, Some(slot), room, parent, no, &event.header);
     }
 }
 
@@ -235,15 +240,28 @@ fn put_at(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: StoredEvent
     });
 }
 
-/// Enters an event as related to its parent, which came later.
+/// Enters an event as related to its parent. Its place is the one that it has, or the position of `slot`.
 pub fn relate(tx: &mut Tx, slot: Option<Slot>, room: RoomNo, parent: EventNo, child: EventNo, header: &Header) {
     let Some(relates_to) = &header.relates_to else { return };
-    let relation = Relation { event: child, rel_type: relates_to.rel_type.clone(), kind: header.kind.clone() };
-    let known = header.at;
-    tx.put_at(&schema::RELATIONS, move |at| {
-        let at = known.or(slot.map(|slot| at.of(slot))).unwrap_or_default();
-        ((room, parent, at), relation.clone())
-    });
+    let relation = Relation {
+        event: child,
+        rel_type: relates_to.rel_type.clone(),
+        kind: header.kind.clone(),
+        sender: header.sender.clone(),
+    };
+    let (known, depth) = (header.at, header.depth);
+    let place = move |at: Positions| known.or(slot.map(|slot| at.of(slot))).unwrap_or_default();
+    if relation.rel_type == THREAD {
+        tx.put_at(&schema::THREADS, move |at| ((room, depth, place(at)), parent));
+    }
+    tx.put_at(&schema::RELATIONS, move |at| ((room, parent, depth, place(at)), relation.clone()));
+}
+
+/// An event is redacted: it does not relate to its parent any more.
+pub fn unrelate(tx: &mut Tx, room: RoomNo, parent: EventNo, child: &Header) {
+    let Some(at) = child.at else { return };
+    tx.delete(&schema::RELATIONS, &(room, parent, child.depth, at));
+    tx.delete(&schema::THREADS, &(room, child.depth, at));
 }
 
 /// Adds an event that is older than what we hold to the history of a room: clients find it when they page back, and

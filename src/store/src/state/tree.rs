@@ -17,6 +17,7 @@ pub struct Change {
 }
 
 /// The states of one room, as seen from a snapshot, and new ones that are not written yet.
+#[derive(Clone)]
 pub struct State<'a> {
     nodes: &'a Nodes,
     snapshot: &'a Snapshot,

@@ -14,7 +14,7 @@ use crate::{
     Error, counts,
     eyes::{Eyes, membership_of, root_at},
     json::{Object, typed},
-    show::{Audience, Visible, render},
+    show::{Audience, Visible, render, render_bundled},
     token::HistoryToken,
 };
 
@@ -327,7 +327,12 @@ impl<'a> RoomWork<'a> {
     }
 
     async fn write_timeline(&self, body: &mut Object<'_>, timeline: &Timeline, state: &[Vec<u8>]) -> Result<(), Error> {
-        let mut events = render(&self.eyes, self.audience(), &timeline.events).await?;
+        // Who has all that is before them sums up what relates to them itself.
+        let (bundled, user) = (timeline.limited || self.anew, self.span.viewer.user_no);
+        let mut events = match bundled {
+            true => render_bundled(&self.eyes, self.audience(), user, &timeline.events).await?,
+            false => render(&self.eyes, self.audience(), &timeline.events).await?,
+        };
         let mut state = state.to_vec();
         if let Some(fields) = &self.span.filter.event_fields {
             for event in events.iter_mut().chain(&mut state) {

@@ -8,7 +8,7 @@ pub(crate) mod lazy;
 mod summary;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +17,7 @@ use stoa_store::{Direction, Membership, Position, RoomNo, Snapshot, rows::rooms:
 use tokio::{sync::OnceCell, time::Instant};
 
 use self::{account::AccountNews, devices::DeviceNews, joined::RoomWork};
-use crate::{Error, Filter, Inner, View, Viewer, counts, json::Object, token::SyncToken};
+use crate::{Error, Filter, Inner, View, Viewer, bundle::ignored, counts, json::Object, token::SyncToken};
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ impl View {
             full_state: request.full_state,
             state_after: request.state_after,
             now_ms: inner.env.now_ms(),
-            ignored: ignored(&snapshot, &request.viewer).await?,
+            ignored: ignored(&snapshot, request.viewer.user_no).await?,
             rules: OnceCell::new(),
         };
         // More messages than fit into one answer: then the whole answer ends where they do.
@@ -286,17 +286,6 @@ impl Span<'_> {
         }
         Ok(found)
     }
-}
-
-/// Whom a user ignores.
-async fn ignored(snapshot: &Snapshot, viewer: &Viewer) -> Result<HashSet<String>, Error> {
-    #[derive(serde::Deserialize)]
-    struct Content {
-        ignored_users: HashMap<String, serde::de::IgnoredAny>,
-    }
-    let row = snapshot.get(&schema::ACCOUNT_DATA, &(viewer.user_no, "m.ignored_user_list".to_owned())).await?;
-    let content = row.and_then(|row| serde_json::from_slice::<Content>(&row.json).ok());
-    Ok(content.map(|content| content.ignored_users.into_keys().collect()).unwrap_or_default())
 }
 
 fn stripped(name: &str, own: &OwnMembership) -> Vec<u8> {
