@@ -43,7 +43,11 @@ use stoa_rooms::Rooms;
 use stoa_store::Env;
 use stoa_view::View;
 
-pub use crate::{account::end_account, routes::router};
+pub use crate::{
+    account::end_account,
+    routes::router,
+    well_known::{Contact, Support},
+};
 
 /// What the handlers themselves are told about the server.
 #[derive(Clone, Debug)]
@@ -52,6 +56,10 @@ pub struct Config {
     pub server_name: OwnedServerName,
     /// Where clients find it, as `.well-known/matrix/client` says. Without it: where the request came to.
     pub base_url: Option<String>,
+    /// Where other servers find it, as `.well-known/matrix/server` says, if not under its name.
+    pub delegate: Option<OwnedServerName>,
+    /// Whom to ask about it, as `.well-known/matrix/support` says.
+    pub support: Support,
 }
 
 /// The state of the router. A handler names the part that it needs: `State(accounts): State<Accounts>`.

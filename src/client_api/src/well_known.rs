@@ -1,16 +1,67 @@
-//! How clients find the server (Client-Server API, "Well-known URIs").
+//! How clients and other servers find the server, and people those who run it (Client-Server API, "Well-known URIs";
+//! Server-Server API, "Resolving server names").
 
 use std::sync::Arc;
 
 use axum::{Router, extract::State, routing::get};
 use http::{HeaderMap, header, uri::Authority};
+use ruma_common::OwnedUserId;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stoa_http::{Error, Json, Result};
 
 use crate::{Api, Config};
 
 pub(crate) fn routes() -> Router<Api> {
-    Router::new().route("/.well-known/matrix/client", get(client))
+    Router::new()
+        .route("/.well-known/matrix/client", get(client))
+        .route("/.well-known/matrix/server", get(server))
+        .route("/.well-known/matrix/support", get(support))
+}
+
+/// Whom to ask about the server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Support {
+    /// People.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contacts: Vec<Contact>,
+    /// A page with help.
+    #[serde(rename(serialize = "support_page"), skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+}
+
+/// Somebody who can be asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    /// For what: `m.role.admin`, `m.role.security`, or a name of one's own.
+    pub role: String,
+    /// A Matrix user, here or elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix_id: Option<OwnedUserId>,
+    /// An e-mail address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email_address: Option<String>,
+}
+
+impl Support {
+    /// Whether it says what the specification asks for.
+    ///
+    /// # Errors
+    /// What is missing, for people.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        let reachable = |contact: &&Contact| contact.matrix_id.is_some() || contact.email_address.is_some();
+        if let Some(contact) = self.contacts.iter().find(|contact| !reachable(contact)) {
+            return Err(format!("the contact for {} needs a matrix_id or an email_address", contact.role));
+        }
+        match &self.page {
+            Some(page) if !page.starts_with("https://") && !page.starts_with("http://") => {
+                Err("page must begin with http:// or https://".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `GET /.well-known/matrix/client`
@@ -20,6 +71,21 @@ async fn client(State(config): State<Arc<Config>>, headers: HeaderMap) -> Result
         None => url_of(&headers).ok_or_else(|| Error::not_found("This server does not say where it is"))?,
     };
     Ok(Json(json!({ "m.homeserver": { "base_url": base_url } })))
+}
+
+/// `GET /.well-known/matrix/server`
+async fn server(State(config): State<Arc<Config>>) -> Result<Json<Value>> {
+    let delegate = config.delegate.as_ref();
+    let delegate = delegate.ok_or_else(|| Error::not_found("This server is found under its own name"))?;
+    Ok(Json(json!({ "m.server": delegate })))
+}
+
+/// `GET /.well-known/matrix/support`
+async fn support(State(config): State<Arc<Config>>) -> Result<Json<Support>> {
+    match config.support == Support::default() {
+        true => Err(Error::not_found("This server does not say whom to ask")),
+        false => Ok(Json(config.support.clone())),
+    }
 }
 
 /// The address that the client used. A proxy that speaks TLS for us says so.

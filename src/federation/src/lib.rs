@@ -15,6 +15,7 @@ mod join;
 mod query;
 mod sender;
 mod serve;
+mod transactions;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub use crate::{
     join::Via,
     sender::FOLLOWER,
     serve::{Accepted, Invitation},
+    transactions::Transaction,
 };
 
 struct Inner {
@@ -45,6 +47,7 @@ struct Inner {
     sender: sender::Sender,
     lists: devices::Lists,
     parked: edus::Parked,
+    answered: transactions::Answered,
 }
 
 /// A handle to federation; clones are the same.
@@ -66,6 +69,7 @@ impl Federation {
             sender: sender::Sender::default(),
             lists: devices::Lists::default(),
             parked: edus::Parked::default(),
+            answered: transactions::Answered::default(),
         };
         Federation { inner: Arc::new(inner) }
     }

@@ -2,10 +2,9 @@
 
 use axum::{Router, extract::State, routing::put};
 use bytes::Bytes;
-use futures_util::future::join;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
-use stoa_federation::{Edu, Federation};
+use stoa_federation::{Edu, Federation, Transaction};
 use stoa_http::{
     Error, Json, Result, Segments,
     origin::{Origin, SignedBody},
@@ -23,7 +22,7 @@ pub(crate) fn routes() -> Router<Api> {
 }
 
 #[derive(Deserialize)]
-struct Transaction<'a> {
+struct Body<'a> {
     #[serde(borrow, default)]
     pdus: Vec<&'a RawValue>,
     #[serde(borrow, default)]
@@ -34,14 +33,12 @@ struct Transaction<'a> {
 async fn send(
     Origin(origin): Origin,
     State(federation): State<Federation>,
-    Segments(_): Segments<String>,
+    Segments(id): Segments<String>,
     SignedBody(body): SignedBody,
 ) -> Result<Json<Value>> {
     let (pdus, edus) = read(&body)?;
-    // Messages between devices do not wait until the past of a room has been fetched.
-    let (received, applied) = join(federation.receive(&origin, pdus), federation.apply_edus(&origin, &edus)).await;
-    applied?;
-    let answer = received?.into_iter().map(|(id, result)| match result {
+    let received = federation.hear(&origin, Transaction { id, pdus, edus }).await?;
+    let answer = received.iter().map(|(id, result)| match result {
         Ok(()) => (id.to_string(), json!({})),
         Err(why) => (id.to_string(), json!({ "error": why })),
     });
@@ -50,7 +47,7 @@ async fn send(
 
 /// The events and EDUs of a transaction, as they stand in it. What is wrong with one of them is its own affair.
 fn read(body: &Bytes) -> Result<(Vec<Bytes>, Vec<Edu>)> {
-    let transaction: Transaction<'_> = serde_json::from_slice(body).map_err(|why| match why.classify() {
+    let transaction: Body<'_> = serde_json::from_slice(body).map_err(|why| match why.classify() {
         serde_json::error::Category::Data => Error::bad_json(why.to_string()),
         _ => Error::not_json(why.to_string()),
     })?;

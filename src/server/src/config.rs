@@ -10,6 +10,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use stoa_client_api::Support;
 use stoa_event::ids::OwnedServerName;
 use stoa_http::limit;
 
@@ -70,6 +71,8 @@ pub struct Config {
     pub tls: TlsConfig,
     /// Other servers.
     pub federation: FederationConfig,
+    /// Whom to ask about this server.
+    pub support: Support,
     /// Who may make an account.
     pub registration: RegistrationConfig,
     /// Files.
@@ -159,6 +162,7 @@ impl Default for Config {
             log: "info".to_owned(),
             tls: TlsConfig::default(),
             federation: FederationConfig::default(),
+            support: Support::default(),
             registration: RegistrationConfig::default(),
             media: MediaConfig::default(),
             limits: limit::Config::default(),
@@ -270,6 +274,7 @@ impl Config {
         self.name()?;
         self.tls.check()?;
         self.federation.check()?;
+        self.support.check().map_err(|why| Error::Value { option: "support", why })?;
         if self.addresses().next().is_none() {
             return bad("listen", "there is no address to listen on");
         }
@@ -436,6 +441,9 @@ mod tests {
         assert!(bad("[tls]\nlisten = [\"[::]:8448\"]\ncertificate = \"x\"").contains("tls.key"));
         assert!(bad("[tls]\ncertificate = \"x\"\nkey = \"y\"").contains("tls.listen"));
         assert!(bad("[federation]\nextra_ca = [\"no such file\"]").contains("no such file"));
+        assert!(bad("[federation]\nwell_known = \"https://example.org\"").contains("federation.well_known"));
+        assert!(bad("[support]\npage = \"example.org\"").contains("page"));
+        assert!(bad("[support]\ncontacts = [{ role = \"m.role.admin\" }]").contains("m.role.admin"));
         assert!(bad("[federation]\ntrusted_key_servers = [\"a b\"]").contains("trusted_key_servers"));
         assert!(Config::parse("[federation]\nip_range_allow = [\"10/8\"]").unwrap_err().contains("10/8"));
     }

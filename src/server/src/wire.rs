@@ -117,7 +117,12 @@ async fn join(
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
     let media = Media::new(store.clone(), env.clone(), name.clone(), remote, config.media());
     let limits = Limits::new(config.limits.clone(), env.clock.clone());
-    let settings = stoa_client_api::Config { server_name: name, base_url: config.base_url.clone() };
+    let settings = stoa_client_api::Config {
+        server_name: name,
+        base_url: config.base_url.clone(),
+        support: config.support.clone(),
+        delegate: config.federation.delegate()?.filter(|_| config.federation.enabled),
+    };
     workers.keep_house(store, &accounts, &env);
     workers.beside(view.clone().run());
     if config.federation.enabled {

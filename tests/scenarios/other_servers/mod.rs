@@ -1,5 +1,6 @@
 //! Server-Server API: what another server is answered. The other server is one that the tests play themselves.
 
+mod endpoints;
 mod membership;
 mod queries;
 mod reads;

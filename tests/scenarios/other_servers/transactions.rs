@@ -125,3 +125,38 @@ async fn typing_comes_through() {
     let sync = alice.sync_until(None, |sync| !sync.ephemeral(&room).is_empty()).await;
     assert_eq!(sync.ephemeral(&room)[0]["content"]["user_ids"], json!([bob]));
 }
+
+#[tokio::test]
+async fn a_transaction_that_comes_again_gets_the_same_answer_and_does_nothing() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let (home, other) = (&meeting.home, &meeting.other);
+    let (alice, room, join, depth, auth) = inside(&meeting).await;
+    let (bad, event) = other.event(json!({
+        "type": "m.room.topic", "state_key": "", "room_id": room, "sender": other.user("bob"), "depth": depth + 1,
+        "origin_server_ts": 1_700_000_000_000_u64, "prev_events": [join], "auth_events": auth,
+        "content": { "topic": "mine now" },
+    }));
+    let typing = |typing: bool| {
+        json!([{ "edu_type": "m.typing", "content": {
+        "room_id": room, "user_id": other.user("bob"), "typing": typing,
+    } }])
+    };
+    let first = json!({ "origin": other.name(), "origin_server_ts": 1, "pdus": [event], "edus": typing(true) });
+    let answer = other.put(home, &path("send", &["once"]), &first).await.ok();
+    assert!(answer["pdus"][&bad]["error"].is_string(), "{answer}");
+    let typed = alice.sync_until(None, |sync| !sync.ephemeral(&room).is_empty()).await;
+    // Nobody types any more; the first transaction, repeated (at another time), does not change that.
+    let stop = json!({ "origin": other.name(), "origin_server_ts": 2, "pdus": [], "edus": typing(false) });
+    other.put(home, &path("send", &["then"]), &stop).await.ok();
+    let told = alice.sync_until(Some(typed.token()), |sync| !sync.ephemeral(&room).is_empty()).await;
+    assert_eq!(told.ephemeral(&room)[0]["content"]["user_ids"], json!([]));
+    let mut again = first.clone();
+    again["origin_server_ts"] = json!(3);
+    assert_eq!(other.put(home, &path("send", &["once"]), &again).await.ok(), answer);
+    assert!(alice.sync_since(told.token()).await.ephemeral(&room).is_empty());
+    // An id that a server uses again for something else loses nothing.
+    again["pdus"] = json!([]);
+    other.put(home, &path("send", &["once"]), &again).await.ok();
+    let told = alice.sync_until(Some(told.token()), |sync| !sync.ephemeral(&room).is_empty()).await;
+    assert_eq!(told.ephemeral(&room)[0]["content"]["user_ids"], json!([other.user("bob")]));
+}

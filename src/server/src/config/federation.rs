@@ -26,6 +26,8 @@ pub struct FederationConfig {
     pub extra_ca: Vec<PathBuf>,
     /// Servers that are asked for the keys of servers that do not answer.
     pub trusted_key_servers: Vec<String>,
+    /// What `/.well-known/matrix/server` says: where other servers find this one.
+    pub well_known: Option<String>,
 }
 
 /// Server names: `*` stands for any characters, `?` for one.
@@ -48,6 +50,7 @@ impl Default for FederationConfig {
             ip_range_deny: Vec::new(),
             extra_ca: Vec::new(),
             trusted_key_servers: Vec::new(),
+            well_known: None,
         }
     }
 }
@@ -55,6 +58,7 @@ impl Default for FederationConfig {
 impl FederationConfig {
     pub(super) fn check(&self) -> Result<(), Error> {
         self.notaries()?;
+        self.delegate()?;
         for path in &self.extra_ca {
             if let Err(why) = std::fs::File::open(path) {
                 let why = format!("cannot read {}: {why}", path.display());
@@ -62,6 +66,20 @@ impl FederationConfig {
             }
         }
         Ok(())
+    }
+
+    /// The name under which other servers find this one, if it is not its own.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn delegate(&self) -> Result<Option<OwnedServerName>, Error> {
+        let parse = |name: &String| {
+            OwnedServerName::try_from(name.as_str()).map_err(|_| Error::Value {
+                option: "federation.well_known",
+                why: format!("`{name}` cannot be the name of a server; it is written like matrix.example.org:443"),
+            })
+        };
+        self.well_known.as_ref().map(parse).transpose()
     }
 
     /// The names of the trusted key servers.
