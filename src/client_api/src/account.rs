@@ -14,6 +14,7 @@ use stoa_accounts::{
     Accounts,
     uia::{AuthData, Operation},
 };
+use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Error, Json, Result, Who};
 use stoa_rooms::{Action, Change, Profile, Rooms};
 use stoa_store::Membership;
@@ -71,13 +72,14 @@ struct Deactivate {
 async fn deactivate(
     State(accounts): State<Accounts>,
     State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     who: Who,
     Body(body): Body<Deactivate>,
 ) -> Result<Json<Value>> {
     let proof = accounts.confirm(&who, Operation::deactivate(), body.auth.as_ref()).await?;
     let ended = accounts.deactivate(&who.user, body.erase).await;
     accounts.settle(proof, ended)?;
-    leave_all(&rooms, &who.user).await?;
+    leave_all(&rooms, &federation, &who.user).await?;
     Ok(Json(json!({ "id_server_unbind_result": "no-support" })))
 }
 
@@ -86,12 +88,12 @@ async fn deactivate(
 ///
 /// # Errors
 /// Where there is no such account, or the store fails.
-pub async fn end_account(accounts: &Accounts, rooms: &Rooms, user: &OwnedUserId, erase: bool) -> Result<()> {
-    accounts.deactivate(user, erase).await?;
-    leave_all(rooms, user).await
+pub async fn end_account(api: &Api, user: &OwnedUserId, erase: bool) -> Result<()> {
+    api.accounts.deactivate(user, erase).await?;
+    leave_all(&api.rooms, &api.federation, user).await
 }
 
-async fn leave_all(rooms: &Rooms, user: &OwnedUserId) -> Result<()> {
+async fn leave_all(rooms: &Rooms, federation: &Federation, user: &OwnedUserId) -> Result<()> {
     for room in rooms.rooms_of(user, &[Membership::Join, Membership::Invite, Membership::Knock]).await? {
         let leave = Change {
             action: Action::Leave,
@@ -101,7 +103,7 @@ async fn leave_all(rooms: &Rooms, user: &OwnedUserId) -> Result<()> {
             content: Map::new(),
             profile: Profile::default(),
         };
-        if let Err(error) = rooms.change(&room, leave).await {
+        if let Err(error) = federation.change(&room, leave).await {
             tracing::warn!(%room, %error, "a deactivated user could not leave a room");
         }
     }

@@ -11,7 +11,11 @@ use serde_json::{Map, Value, json};
 use stoa_accounts::Accounts;
 use stoa_federation::{Federation, Via};
 use stoa_http::{Body, Empty, Error, Json, Params, Result, Segments, Who};
-use stoa_rooms::{Action, Change, Profile, Rooms};
+use stoa_rooms::{
+    Action, Change,
+    Error::{CannotTell, CannotVouch},
+    Profile, Rooms,
+};
 use stoa_store::Membership;
 
 use crate::{Api, paths::Paths};
@@ -109,21 +113,21 @@ async fn named(rooms: &Rooms, federation: &Federation, name: &str, query: Server
 
 /// Why a membership was not changed.
 enum Failed {
-    Rooms(stoa_rooms::Error),
+    Federation(stoa_federation::Error),
     Other(Error),
 }
 
 impl From<Failed> for Error {
     fn from(failed: Failed) -> Error {
         match failed {
-            Failed::Rooms(error) => error.into(),
+            Failed::Federation(error) => error.into(),
             Failed::Other(error) => error,
         }
     }
 }
 
 async fn change(
-    rooms: &Rooms,
+    federation: &Federation,
     accounts: &Accounts,
     room: &RoomId,
     action: Action,
@@ -133,7 +137,7 @@ async fn change(
 ) -> Result<(), Failed> {
     let profile = profile(accounts, &target).await.map_err(Failed::Other)?;
     let change = Change { action, sender: sender.clone(), target, reason, content: Map::new(), profile };
-    rooms.change(room, change).await.map_err(Failed::Rooms)
+    federation.change(room, change).await.map_err(Failed::Federation)
 }
 
 /// `GET /_matrix/client/v3/joined_rooms`
@@ -171,13 +175,15 @@ async fn enter(parts: &Parts, who: &Who, room_id: OwnedRoomId, via: Via, body: R
     let Parts { rooms, accounts, federation } = parts;
     let here = rooms.knows(&room_id).await?;
     let joined = match here {
-        true => change(rooms, accounts, &room_id, Action::Join, &who.user, who.user.clone(), body.reason.clone()).await,
+        true => {
+            change(federation, accounts, &room_id, Action::Join, &who.user, who.user.clone(), body.reason.clone()).await
+        }
         false => Ok(()),
     };
     match joined {
         Ok(()) if here => {}
         // Another server may let in whom nobody here may.
-        Err(Failed::Rooms(stoa_rooms::Error::CannotVouch(_) | stoa_rooms::Error::CannotTell(_))) | Ok(()) => {
+        Err(Failed::Federation(stoa_federation::Error::Rooms(CannotVouch(_) | CannotTell(_)))) | Ok(()) => {
             let content = own_content(accounts, &who.user, body.reason).await?;
             federation.join(&room_id, &who.user, via, content).await?;
         }
@@ -207,7 +213,7 @@ async fn knock(
     let Parts { rooms, accounts, federation } = &parts;
     let (room_id, via) = named(rooms, federation, &name, query).await?;
     if rooms.knows(&room_id).await? {
-        change(rooms, accounts, &room_id, Action::Knock, &who.user, who.user.clone(), body.reason).await?;
+        change(federation, accounts, &room_id, Action::Knock, &who.user, who.user.clone(), body.reason).await?;
     } else {
         let content = own_content(accounts, &who.user, body.reason).await?;
         federation.knock(&room_id, &who.user, via, content).await?;
@@ -229,7 +235,7 @@ async fn leave(
         let reason = body.reason.map(|reason| ("reason".to_owned(), Value::from(reason)));
         federation.leave(&room, &who.user, reason.into_iter().collect()).await?;
     } else {
-        change(rooms, accounts, &room, Action::Leave, &who.user, who.user.clone(), body.reason).await?;
+        change(federation, accounts, &room, Action::Leave, &who.user, who.user.clone(), body.reason).await?;
     }
     Ok(Empty {})
 }
@@ -256,7 +262,7 @@ async fn invite(
         });
     };
     if user.server_name() == rooms.server() {
-        change(&rooms, &accounts, &room, Action::Invite, &who.user, user, body.reason).await?;
+        change(&federation, &accounts, &room, Action::Invite, &who.user, user, body.reason).await?;
     } else {
         let (action, sender, profile) = (Action::Invite, who.user.clone(), Profile::default());
         let change = Change { action, sender, target: user, reason: body.reason, content: Map::new(), profile };
@@ -270,12 +276,12 @@ macro_rules! moderate {
         $(#[$doc])*
         async fn $name(
             who: Who,
-            State(rooms): State<Rooms>,
+            State(federation): State<Federation>,
             State(accounts): State<Accounts>,
             Segments(room): Segments<OwnedRoomId>,
             Body(body): Body<Target>,
         ) -> Result<Empty> {
-            change(&rooms, &accounts, &room, Action::$action, &who.user, body.user_id, body.reason).await?;
+            change(&federation, &accounts, &room, Action::$action, &who.user, body.user_id, body.reason).await?;
             Ok(Empty {})
         }
     )*};

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use stoa_accounts::{Accounts, ShortProfile};
 use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
-use stoa_rooms::{Profile, Rooms};
+use stoa_rooms::Profile;
 
 use crate::{Api, paths::Paths};
 
@@ -49,14 +49,14 @@ async fn one(
 /// `PUT /_matrix/client/v3/profile/{userId}/{keyName}`
 async fn set(
     State(accounts): State<Accounts>,
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     who: Who,
     Segments((user, key)): Segments<(OwnedUserId, String)>,
     Body(mut body): Body<Map<String, Value>>,
 ) -> Result<Empty> {
     let value = body.remove(&key).ok_or_else(|| Error::missing_param(format!("{key} is missing")))?;
     if accounts.set_profile_field(&who, &user, &key, Some(&value)).await? {
-        show(&accounts, &rooms, &user).await?;
+        show(&accounts, &federation, &user).await?;
     }
     Ok(Empty {})
 }
@@ -64,19 +64,19 @@ async fn set(
 /// `DELETE /_matrix/client/v3/profile/{userId}/{keyName}`
 async fn remove(
     State(accounts): State<Accounts>,
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     who: Who,
     Segments((user, key)): Segments<(OwnedUserId, String)>,
 ) -> Result<Empty> {
     if accounts.set_profile_field(&who, &user, &key, None).await? {
-        show(&accounts, &rooms, &user).await?;
+        show(&accounts, &federation, &user).await?;
     }
     Ok(Empty {})
 }
 
 /// Shows the new name and picture in the rooms of the user.
-async fn show(accounts: &Accounts, rooms: &Rooms, user: &OwnedUserId) -> Result<()> {
-    Ok(rooms.show_profile(user, &in_rooms(accounts, user).await?).await?)
+async fn show(accounts: &Accounts, federation: &Federation, user: &OwnedUserId) -> Result<()> {
+    Ok(federation.show_profile(user, &in_rooms(accounts, user).await?).await?)
 }
 
 /// Name and picture of a local user, as member events show them.

@@ -4,8 +4,9 @@ use axum::{Router, extract::State, routing::put};
 use ruma_common::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use stoa_federation::Federation;
 use stoa_http::{Body, Json, Raw, Result, Segments, Who};
-use stoa_rooms::{NewEvent, Rooms, TxnKey};
+use stoa_rooms::{NewEvent, TxnKey};
 
 use crate::{Api, paths::Paths};
 
@@ -28,7 +29,7 @@ struct Reason {
 /// `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`
 async fn send(
     who: Who,
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     Segments((room, kind, txn)): Segments<(OwnedRoomId, String, String)>,
     Raw(content): Raw,
 ) -> Result<Json<EventIdAnswer>> {
@@ -43,13 +44,13 @@ async fn send(
         txn: Some(txn),
         ts: None,
     };
-    Ok(Json(EventIdAnswer { event_id: rooms.send(&room, event).await? }))
+    Ok(Json(EventIdAnswer { event_id: federation.send(&room, event).await? }))
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
 async fn redact(
     who: Who,
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     Segments((room, event, txn)): Segments<(OwnedRoomId, OwnedEventId, String)>,
     Body(body): Body<Reason>,
 ) -> Result<Json<EventIdAnswer>> {
@@ -67,5 +68,5 @@ async fn redact(
         txn: Some(txn),
         ts: None,
     };
-    Ok(Json(EventIdAnswer { event_id: rooms.redact(&room, event).await? }))
+    Ok(Json(EventIdAnswer { event_id: federation.redact(&room, event).await? }))
 }

@@ -2,8 +2,9 @@
 
 use axum::{Router, extract::State, routing::get};
 use ruma_common::OwnedRoomId;
+use stoa_federation::Federation;
 use stoa_http::{Json, Raw, Result, Segments, Who};
-use stoa_rooms::{NewEvent, Rooms};
+use stoa_rooms::NewEvent;
 
 use crate::{
     Api,
@@ -22,7 +23,7 @@ pub(crate) fn routes() -> Router<Api> {
 /// `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}`
 async fn set(
     who: Who,
-    State(rooms): State<Rooms>,
+    State(federation): State<Federation>,
     Segments((room, kind, state_key)): Segments<(OwnedRoomId, String, String)>,
     Raw(content): Raw,
 ) -> Result<Json<EventIdAnswer>> {
@@ -35,15 +36,15 @@ async fn set(
         txn: None,
         ts: None,
     };
-    Ok(Json(EventIdAnswer { event_id: rooms.send(&room, event).await? }))
+    Ok(Json(EventIdAnswer { event_id: federation.send(&room, event).await? }))
 }
 
 /// The same with an empty state key, which paths may leave out.
 async fn set_without_key(
     who: Who,
-    rooms: State<Rooms>,
+    federation: State<Federation>,
     Segments((room, kind)): Segments<(OwnedRoomId, String)>,
     content: Raw,
 ) -> Result<Json<EventIdAnswer>> {
-    set(who, rooms, Segments((room, kind, String::new())), content).await
+    set(who, federation, Segments((room, kind, String::new())), content).await
 }

@@ -14,7 +14,7 @@ use crate::{
     json::{JsonError, Object, Parser},
     pdu::Pdu,
     redact::redact,
-    sign::{Keys, VerifyError, VerifyKey, signers_of, verify_server},
+    sign::{Keys, VerifyError, signers_of, verify_server},
     version::{EventIdFormat, Rules},
 };
 pub(crate) use fields::{check_count, check_size, redacts_of, room_of_create};
@@ -159,15 +159,6 @@ impl Received {
             ContentHash::Different => self.pdu.redacted(rules).map_err(|_| VerifyError::Malformed("event"))?,
         };
         Ok((pdu, self.hash))
-    }
-
-    /// Whether a policy server's key made the signature that stands under its name (Server-Server API, "Policy Servers").
-    pub fn signed_by_policy_server(&self, via: &str, key: &VerifyKey) -> bool {
-        let Ok(signatures) = self.signatures() else {
-            return false;
-        };
-        let signature = signatures.get_object(via).and_then(|of_server| of_server.get_str("ed25519:policy_server"));
-        signature.and_then(crate::hash::base64_array).is_some_and(|signature| key.verify(&self.signed, &signature))
     }
 
     fn signatures(&self) -> Result<Object<'_>, VerifyError> {

@@ -164,6 +164,14 @@ impl VerifyKey {
         VerifyKey::from_bytes(&base64_array(text).ok_or(KeyError::Bytes)?)
     }
 
+    /// A key from base64 of either alphabet, as identity servers write it.
+    ///
+    /// # Errors
+    /// As [`VerifyKey::parse`].
+    pub fn parse_any(text: &str) -> Result<VerifyKey, KeyError> {
+        VerifyKey::parse(&text.replace('-', "+").replace('_', "/"))
+    }
+
     /// The 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()
@@ -254,7 +262,7 @@ fn json_bytes(object: &Object<'_>) -> Vec<u8> {
 }
 
 /// Puts a signature beside those that are there.
-fn add_signature(object: &mut Object<'_>, server: &ServerName, key: &SigningKey, signature: String) -> bool {
+fn add_signature(object: &mut Object<'_>, server: &ServerName, key_id: &str, signature: String) -> bool {
     if object.get("signatures").is_none() {
         object.insert("signatures", Object::new().into());
     }
@@ -267,7 +275,7 @@ fn add_signature(object: &mut Object<'_>, server: &ServerName, key: &SigningKey,
     let Some(ours) = all.get_mut(server.as_str()).and_then(Value::as_object_mut) else {
         return false;
     };
-    ours.insert(key.id().to_owned(), signature.into());
+    ours.insert(key_id.to_owned(), signature.into());
     true
 }
 
@@ -277,7 +285,7 @@ fn add_signature(object: &mut Object<'_>, server: &ServerName, key: &SigningKey,
 /// If it has `signatures` of another shape.
 pub fn sign_object(object: &mut Object<'_>, server: &ServerName, key: &SigningKey) -> Result<(), VerifyError> {
     let signature = key.sign_base64(&json_bytes(object));
-    if add_signature(object, server, key, signature) { Ok(()) } else { Err(VerifyError::Malformed("signatures")) }
+    if add_signature(object, server, key.id(), signature) { Ok(()) } else { Err(VerifyError::Malformed("signatures")) }
 }
 
 /// Signs a JSON object; the result is canonical JSON.
@@ -298,10 +306,42 @@ pub fn sign_json(json: &[u8], server: &ServerName, key: &SigningKey) -> Result<V
 pub fn sign_event(json: &[u8], rules: &Rules, server: &ServerName, key: &SigningKey) -> Result<Vec<u8>, VerifyError> {
     let mut event = rules.parse(json)?;
     let signature = key.sign_base64(&signed_bytes(&event, rules));
-    if !add_signature(&mut event, server, key, signature) {
-        return Err(VerifyError::Malformed("signatures"));
-    }
+    signed(&mut event, server, key.id(), signature)?;
     Ok(Value::Object(event).to_canonical())
+}
+
+fn signed(event: &mut Object<'_>, server: &ServerName, key_id: &str, signature: String) -> Result<(), VerifyError> {
+    match add_signature(event, server, key_id, signature) {
+        true => Ok(()),
+        false => Err(VerifyError::Malformed("signatures")),
+    }
+}
+
+/// The id of the key with which a policy server signs, always (Server-Server API, "Validating Policy Server signatures").
+pub const POLICY_KEY_ID: &str = "ed25519:policy_server";
+
+/// Puts the signature that a policy server gave beside those of an event; it is not looked at. The result is canonical
+/// JSON.
+///
+/// # Errors
+/// If it is not an object that can be signed.
+pub fn add_policy_signature(
+    json: &[u8],
+    rules: &Rules,
+    server: &ServerName,
+    signature: &str,
+) -> Result<Vec<u8>, VerifyError> {
+    let mut event = rules.parse(json)?;
+    signed(&mut event, server, POLICY_KEY_ID, signature.to_owned())?;
+    Ok(Value::Object(event).to_canonical())
+}
+
+/// Whether a policy server's key, which is in the state of the room, made the signature that stands under its name.
+pub fn signed_by_policy_server(json: &[u8], rules: &Rules, server: &ServerName, key: &VerifyKey) -> bool {
+    let Ok(event) = rules.parse(json) else { return false };
+    let of_server = event.get_object("signatures").and_then(|all| all.get_object(server.as_str()));
+    let signature = of_server.and_then(|of_server| of_server.get_str(POLICY_KEY_ID)).and_then(base64_array);
+    signature.is_some_and(|signature| key.verify(&signed_bytes(&event, rules), &signature))
 }
 
 /// Checks that a server signed an object.

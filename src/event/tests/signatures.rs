@@ -12,8 +12,8 @@ use stoa_event::{
     json::Object,
     pdu::Pdu,
     sign::{
-        KeyError, KnownKey, SigningKey, VerifyError, VerifyKey, required_signers, sign_event, sign_json, signed_with,
-        verify_json,
+        KeyError, KnownKey, POLICY_KEY_ID, SigningKey, VerifyError, VerifyKey, add_policy_signature, required_signers,
+        sign_event, sign_json, signed_by_policy_server, signed_with, verify_json,
     },
     version::Rules,
 };
@@ -272,12 +272,22 @@ fn a_policy_servers_signature_is_found_under_its_name() {
     let rules = rules(RoomVersionId::V11);
     let policy = SigningKey::from_seed(&[5; 32], "policy_server").unwrap();
     let bytes = signed(&event("m.room.message", json!({})), &rules, &[("one.org", 1)]);
-    let read = |bytes: &[u8]| Received::read(bytes.to_vec().into(), &rules).unwrap();
-    assert!(!read(&bytes).signed_by_policy_server("policy.org", &policy.verify_key()));
-    let bytes = sign_event(&bytes, &rules, name("policy.org"), &policy).unwrap();
-    assert!(read(&bytes).signed_by_policy_server("policy.org", &policy.verify_key()));
-    assert!(!read(&bytes).signed_by_policy_server("one.org", &policy.verify_key()));
-    assert!(!read(&bytes).signed_by_policy_server("policy.org", &key(1).verify_key()));
+    let found = |bytes: &[u8], via: &str, key: &SigningKey| {
+        signed_by_policy_server(bytes, &rules, name(via), &key.verify_key())
+    };
+    assert!(!found(&bytes, "policy.org", &policy));
+    let given: Value =
+        serde_json::from_slice(&sign_event(&bytes, &rules, name("policy.org"), &policy).unwrap()).unwrap();
+    let signature = given["signatures"]["policy.org"][POLICY_KEY_ID].as_str().unwrap();
+    let bytes = add_policy_signature(&bytes, &rules, name("policy.org"), signature).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), given);
+    assert!(found(&bytes, "policy.org", &policy));
+    assert!(!found(&bytes, "one.org", &policy));
+    assert!(!found(&bytes, "policy.org", &key(1)));
+    // It is the redacted event that is signed: what is redacted later still holds.
+    let redacted = stoa_event::redact::redact(&bytes, &rules).unwrap();
+    assert!(found(&redacted, "policy.org", &policy));
+    assert!(!found(b"x", "policy.org", &policy));
     check(bytes, &rules, &[("one.org", 1, u64::MAX)]).unwrap();
 }
 
@@ -286,6 +296,10 @@ fn keys_are_read_and_written() {
     let public = key(1).verify_key();
     assert_eq!(VerifyKey::parse(&public.to_base64()).unwrap(), public);
     assert_eq!(VerifyKey::parse(&(public.to_base64() + "=")).unwrap(), public);
+    let other = (2..).map(key).map(|key| key.verify_key()).find(|key| key.to_base64().contains(['+', '/'])).unwrap();
+    let url_safe = other.to_base64().replace('+', "-").replace('/', "_");
+    assert_eq!(VerifyKey::parse_any(&url_safe).unwrap(), other);
+    assert!(VerifyKey::parse(&url_safe).is_err());
     assert_eq!(VerifyKey::parse("AAAA").unwrap_err(), KeyError::Bytes);
     let no_point = (0..=255_u8).find(|n| VerifyKey::from_bytes(&[*n; 32]).is_err());
     assert!(no_point.is_some());

@@ -163,14 +163,16 @@ impl Inner {
         mut arrival: Arrival,
     ) -> Result<Outcome, Error> {
         let mut tried_gap = false;
-        // Each round removes a reason; there are four of them.
-        for _ in 0..6 {
+        // Each round removes a reason; there are five of them.
+        for _ in 0..7 {
             let outcome = self.rooms.ingest(room, vec![arrival.clone()]).await?.pop();
             let Some(Outcome::Needs(needs)) = outcome else {
                 return outcome.ok_or_else(|| Error::Bad("nothing was judged".into()));
             };
-            let Needs { events, prevs } = &needs;
-            if !events.is_empty() {
+            let Needs { events, prevs, policy } = &needs;
+            if let Some(policy) = policy {
+                arrival = self.asked(rules, arrival, policy).await;
+            } else if !events.is_empty() {
                 self.fetch_auth(from, room, rules, arrival.pdu(), events).await?;
             } else if !tried_gap && matches!(arrival, Arrival::Live(..)) {
                 tried_gap = true;
@@ -182,7 +184,7 @@ impl Inner {
                 }
                 match &mut arrival {
                     Arrival::Live(_, told) | Arrival::History(_, told) => told.extend(states),
-                    Arrival::Outlier(_) => {}
+                    Arrival::Unsigned(..) | Arrival::Outlier(_) => {}
                 }
             }
         }
@@ -282,11 +284,15 @@ impl Inner {
         pdu: Arc<Pdu>,
     ) -> Result<(), Error> {
         let mut states: Vec<StateAfter> = Vec::new();
-        for _ in 0..4 {
-            let arrival = Arrival::Live(pdu.clone(), states.clone());
-            let Some(Outcome::Needs(needs)) = self.rooms.ingest(room, vec![arrival]).await?.pop() else {
+        let mut arrival = Arrival::Live(pdu.clone(), Vec::new());
+        for _ in 0..5 {
+            let Some(Outcome::Needs(needs)) = self.rooms.ingest(room, vec![arrival.clone()]).await?.pop() else {
                 return Ok(());
             };
+            if let Some(policy) = &needs.policy {
+                arrival = self.asked(rules, arrival, policy).await;
+                continue;
+            }
             let fetched = match needs.events.is_empty() {
                 false => self.fetch_auth(from, room, rules, &pdu, &needs.events).await,
                 true => self.states_after(from, room, rules, &needs.prevs).await.map(|more| states.extend(more)),
@@ -295,6 +301,7 @@ impl Inner {
                 tracing::debug!(%room, event = %pdu.event_id(), %why, "an event of a gap cannot be judged");
                 return Ok(());
             }
+            arrival = Arrival::Live(pdu.clone(), states.clone());
         }
         Ok(())
     }

@@ -140,7 +140,7 @@ impl Federation {
             return Err(Error::Forbidden(format!("{server} is banned from the room")));
         }
         let rules = inner.rooms.rules_of(room).await?;
-        let pdu = inner.rooms.prepare(room, change).await?;
+        let pdu = inner.recommended(room, &rules, inner.rooms.prepare(room, change).await?).await?;
         let shown = inner.rooms.shown_state(room).await?;
         let shown: Vec<&RawValue> = shown.iter().filter_map(|pdu| serde_json::from_slice(pdu.json()).ok()).collect();
         let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
@@ -150,10 +150,10 @@ impl Federation {
         let signed = inner.verified(&rules, vec![bytes_of(&answer.event)]).await.pop();
         let signed = signed.filter(|signed| signed.event_id() == pdu.event_id() && signed_by(signed, &server));
         let signed = signed.ok_or_else(|| Error::Bad(format!("{server} did not sign the invite")))?;
-        match inner.rooms.ingest(room, vec![Arrival::Live(signed, Vec::new())]).await?.pop() {
-            Some(Outcome::Accepted | Outcome::Known) => Ok(()),
-            Some(Outcome::Rejected(why) | Outcome::SoftFailed(why)) => Err(Error::Forbidden(why)),
-            _ => Err(Error::Bad("the room changed too much meanwhile".into())),
+        match inner.settle(&server, room, &rules, Arrival::Live(signed, Vec::new())).await? {
+            Outcome::Accepted | Outcome::Known => Ok(()),
+            Outcome::Rejected(why) | Outcome::SoftFailed(why) => Err(Error::Forbidden(why)),
+            Outcome::Needs(_) => Err(Error::Bad("the room changed too much meanwhile".into())),
         }
     }
 }

@@ -12,6 +12,7 @@ mod fetch;
 mod history;
 mod intake;
 mod join;
+mod policy;
 mod query;
 mod sender;
 mod serve;

@@ -48,7 +48,7 @@ impl From<stoa_rooms::Error> for Error {
         let bad_request = |errcode| Error::new(StatusCode::BAD_REQUEST, errcode, message.clone());
         match error {
             E::UnknownRoom | E::NotFound(_) => Error::not_found(message),
-            E::Forbidden(_) | E::Rejected(_) => Error::forbidden(message),
+            E::Forbidden(_) | E::Rejected(_) | E::Unsigned(_) => Error::forbidden(message),
             E::CannotVouch(_) => bad_request("M_UNABLE_TO_GRANT_JOIN"),
             E::CannotTell(_) => bad_request("M_UNABLE_TO_AUTHORISE_JOIN"),
             E::Format(error) => error.into(),

@@ -442,6 +442,7 @@ impl Writer<'_> {
         self.live.pdus.remove(&place.event);
         self.inner.acls.remove(&(place.room, place.event));
         self.live.powers = None;
+        self.live.policy = None;
         Ok(())
     }
 }

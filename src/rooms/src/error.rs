@@ -2,6 +2,8 @@
 
 use stoa_event::{auth::Reject, format::FormatError};
 
+use crate::Unsigned;
+
 /// Why something was not done. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,6 +22,9 @@ pub enum Error {
     /// This server cannot tell whether a restricted join is allowed; another one might (`M_UNABLE_TO_AUTHORISE_JOIN`).
     #[error("{0}")]
     CannotTell(&'static str),
+    /// The room's policy server must sign the event before it is sent: [`crate::Rooms::signed`] goes on then.
+    #[error("the room's policy server must sign the event")]
+    Unsigned(Box<Unsigned>),
     /// The law refuses the event.
     #[error(transparent)]
     Rejected(#[from] Reject),

@@ -24,8 +24,10 @@ use stoa_store::{
 };
 
 use crate::{
-    Error, Rooms,
+    Error, Policy, Rooms,
     effects::{Place, Way},
+    policy::is_spared,
+    send::TxnKey,
     writer::Writer,
 };
 
@@ -48,6 +50,8 @@ pub enum Arrival {
     Live(Arc<Pdu>, Vec<StateAfter>),
     /// It happened before what is known: `/backfill`.
     History(Arc<Pdu>, Vec<StateAfter>),
+    /// It happened now, and the room's policy server does not sign it. Why not.
+    Unsigned(Arc<Pdu>, Vec<StateAfter>, String),
     /// It is only known of: an auth event, or part of a state.
     Outlier(Arc<Pdu>),
 }
@@ -56,7 +60,9 @@ impl Arrival {
     /// The event.
     pub fn pdu(&self) -> &Arc<Pdu> {
         match self {
-            Arrival::Live(pdu, _) | Arrival::History(pdu, _) | Arrival::Outlier(pdu) => pdu,
+            Arrival::Live(pdu, _) | Arrival::History(pdu, _) | Arrival::Unsigned(pdu, ..) | Arrival::Outlier(pdu) => {
+                pdu
+            }
         }
     }
 }
@@ -68,6 +74,8 @@ pub struct Needs {
     pub events: Vec<OwnedEventId>,
     /// Events that it follows.
     pub prevs: Vec<OwnedEventId>,
+    /// The signature of the room's policy server.
+    pub policy: Option<Arc<Policy>>,
 }
 
 /// What became of an event.
@@ -182,6 +190,16 @@ impl Rooms {
     }
 }
 
+/// How an event comes to be judged.
+pub(crate) enum Manner {
+    /// As others.
+    Usual(Way),
+    /// The room's policy server does not sign it. Why not.
+    Unsigned(String),
+    /// It is ours, and was sent to be signed by another server. It is kept only if it is accepted.
+    Ours(Option<TxnKey>),
+}
+
 /// What judging an event by its own auth events found.
 pub(crate) struct ByAuth {
     pub(crate) nos: Vec<EventNo>,
@@ -210,7 +228,7 @@ impl Writer<'_> {
         }
         let by_auth = match self.by_auth(&pdu).await? {
             Ok(by_auth) => by_auth,
-            Err(missing) => return Ok(Outcome::Needs(Needs { events: missing, prevs: Vec::new() })),
+            Err(missing) => return Ok(Outcome::Needs(Needs { events: missing, ..Needs::default() })),
         };
         match arrival {
             Arrival::Outlier(pdu) => {
@@ -219,6 +237,7 @@ impl Writer<'_> {
             }
             Arrival::Live(pdu, states) => self.judge(pdu, states, by_auth, Way::Live).await,
             Arrival::History(pdu, states) => self.judge(pdu, states, by_auth, Way::History).await,
+            Arrival::Unsigned(pdu, states, why) => self.judge_as(pdu, states, by_auth, Manner::Unsigned(why)).await,
         }
     }
 
@@ -261,7 +280,15 @@ impl Writer<'_> {
         Ok(Ok(ByAuth { nos, reject: reject.err() }))
     }
 
-    /// Checks 5 and 6: the state before it allows it, and what the room is now. Then it gets its place.
+    /// Judges an event of ours that was away to be signed.
+    pub(crate) async fn come_back(&mut self, pdu: Arc<Pdu>, txn: Option<TxnKey>) -> Result<Outcome, Error> {
+        match self.by_auth(&pdu).await? {
+            Ok(by_auth) => self.judge_as(pdu, Vec::new(), by_auth, Manner::Ours(txn)).await,
+            Err(missing) => Ok(Outcome::Needs(Needs { events: missing, ..Needs::default() })),
+        }
+    }
+
+    /// Judges an event as others are.
     pub(crate) async fn judge(
         &mut self,
         pdu: Arc<Pdu>,
@@ -269,6 +296,19 @@ impl Writer<'_> {
         by_auth: ByAuth,
         way: Way,
     ) -> Result<Outcome, Error> {
+        self.judge_as(pdu, states, by_auth, Manner::Usual(way)).await
+    }
+
+    /// Checks 5, 6 and 7: the state before it allows it, and what the room is now, and the room's policy server. Then it
+    /// gets its place.
+    async fn judge_as(
+        &mut self,
+        pdu: Arc<Pdu>,
+        states: Vec<StateAfter>,
+        by_auth: ByAuth,
+        manner: Manner,
+    ) -> Result<Outcome, Error> {
+        let way = if let Manner::Usual(way) = manner { way } else { Way::Live };
         let (mut prev, mut roots, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         let mut depth = 0;
         for id in pdu.prev_events() {
@@ -310,6 +350,17 @@ impl Writer<'_> {
                 outcome = Outcome::SoftFailed(why.to_string());
             }
         }
+        if outcome == Outcome::Accepted && goes_on {
+            outcome = self.recommended(&pdu, &manner).await?;
+        }
+        let (ours, txn) = match manner {
+            Manner::Ours(txn) => (true, txn),
+            _ => (false, None),
+        };
+        // What is refused of our own is discarded.
+        if matches!(outcome, Outcome::Needs(_)) || (ours && outcome != Outcome::Accepted) {
+            return Ok(outcome);
+        }
         let place = Place {
             way,
             standing: match outcome {
@@ -323,11 +374,23 @@ impl Writer<'_> {
             depth: if missing.is_empty() { depth + 1 } else { pdu.depth().max(depth + 1) },
             missing: missing.into_iter().map(|id| id.to_string()).collect(),
             powers: gathered.powers,
-            txn: None,
-            made_here: false,
+            txn,
+            made_here: ours,
         };
         self.place(pdu, place).await?;
         Ok(outcome)
+    }
+
+    /// Check 7: the policy server of the room as it is now recommends it.
+    async fn recommended(&mut self, pdu: &Pdu, manner: &Manner) -> Result<Outcome, Error> {
+        let Some(policy) = self.policy().await? else { return Ok(Outcome::Accepted) };
+        if is_spared(pdu) || policy.signed(pdu, &self.live.rules) {
+            return Ok(Outcome::Accepted);
+        }
+        Ok(match manner {
+            Manner::Unsigned(why) => Outcome::SoftFailed(why.clone()),
+            _ => Outcome::Needs(Needs { policy: Some(policy), ..Needs::default() }),
+        })
     }
 
     async fn depth(&self, no: EventNo) -> Result<u64, Error> {

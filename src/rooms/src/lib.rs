@@ -15,6 +15,7 @@ mod invites;
 mod live;
 mod lock;
 mod membership;
+mod policy;
 mod profile;
 mod receipts;
 mod resolve;
@@ -41,6 +42,7 @@ pub use crate::{
     error::Error,
     ingest::{Arrival, Needs, Outcome, StateAfter},
     membership::{Action, Change},
+    policy::{Policy, Unsigned},
     profile::Profile,
     receipts::NewReceipt,
     send::{NewEvent, TxnKey},

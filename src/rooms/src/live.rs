@@ -10,7 +10,7 @@ use stoa_event::{
 };
 use stoa_store::{EventNo, Position, RoomNo, Snapshot, StateKeyNo, Store, rows::rooms::Head, schema, state::Root};
 
-use crate::{Error, resolve::Node};
+use crate::{Error, Policy, resolve::Node};
 
 /// How many events and keys are kept between two writers.
 const KEPT: usize = 256;
@@ -30,6 +30,8 @@ pub(crate) struct Live {
     pub(crate) pdus: HashMap<EventNo, Arc<Pdu>>,
     /// Power levels that were read before, and the event that they are from.
     pub(crate) powers: Option<(Option<EventNo>, Arc<Powers>)>,
+    /// The room's policy server by a state that was asked for before.
+    pub(crate) policy: Option<(Root, Option<Arc<Policy>>)>,
     /// The room's graph of auth events, as far as resolving states has looked at it.
     pub(crate) graph: HashMap<u32, Node>,
     /// What several states resolved to.
@@ -92,6 +94,7 @@ impl Live {
             keys: HashMap::new(),
             pdus: HashMap::new(),
             powers: None,
+            policy: None,
             graph: HashMap::new(),
             resolved: HashMap::new(),
         }

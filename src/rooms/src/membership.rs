@@ -77,8 +77,7 @@ impl Rooms {
         if change.action == Action::Join && !matches!(current, Membership::Join | Membership::Invite) {
             writer.authorise_join(&change.target, &mut content).await?;
         }
-        writer.add(member(&change.sender, &change.target, content)).await?;
-        writer.commit().await
+        writer.send(member(&change.sender, &change.target, content)).await.map(drop)
     }
 
     /// Forgets a room that was left: it is not shown any more (Client-Server API, "Leaving rooms").

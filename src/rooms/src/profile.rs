@@ -7,7 +7,7 @@ use stoa_event::{
 };
 use stoa_store::Membership as Stored;
 
-use crate::{Error, Rooms, membership::member, writer::Writer};
+use crate::{Error, Rooms, Unsigned, membership::member, writer::Writer};
 
 /// Name and picture as member events show them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,19 +31,21 @@ impl Profile {
 
 impl Rooms {
     /// Shows a user's new name and picture in every room that the user is in (Client-Server API, "Profiles", "Events on
-    /// change of profile information"). A room that refuses keeps the old ones.
+    /// change of profile information"). A room that refuses keeps the old ones. What comes back must be signed first.
     ///
     /// # Errors
     /// Where the engine fails.
-    pub async fn show_profile(&self, user: &OwnedUserId, profile: &Profile) -> Result<(), Error> {
+    pub async fn show_profile(&self, user: &OwnedUserId, profile: &Profile) -> Result<Vec<Box<Unsigned>>, Error> {
+        let mut unsigned = Vec::new();
         for room in self.rooms_of(user, &[Stored::Join]).await? {
             match self.show_profile_in(&room, user, profile).await {
                 Err(Error::Store(error)) => return Err(error.into()),
+                Err(Error::Unsigned(event)) => unsigned.push(event),
                 Err(error) => tracing::debug!(%room, %error, "a room keeps the old profile"),
                 Ok(()) => {}
             }
         }
-        Ok(())
+        Ok(unsigned)
     }
 
     async fn show_profile_in(
@@ -71,7 +73,6 @@ impl Rooms {
             writer.leave();
             return Ok(());
         }
-        writer.add(member(user, user, content)).await?;
-        writer.commit().await
+        writer.send(member(user, user, content)).await.map(drop)
     }
 }

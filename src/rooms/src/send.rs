@@ -1,6 +1,6 @@
 //! Sending events (Client-Server API, "Sending events to a room").
 
-use stoa_event::ids::{OwnedEventId, OwnedUserId, RoomId};
+use stoa_event::ids::{OwnedEventId, OwnedUserId, RoomId, UserId};
 use stoa_store::{UserNo, schema};
 
 use crate::{
@@ -54,7 +54,7 @@ impl Rooms {
         })?;
         let lock = self.lock(no).await;
         let snapshot = inner.store.snapshot().await?;
-        if let Some(id) = self.sent_before(&snapshot, &new).await? {
+        if let Some(id) = self.sent_before(&snapshot, &new.sender, new.txn.as_ref()).await? {
             return Ok(id);
         }
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
@@ -65,10 +65,7 @@ impl Rooms {
         }
         self.check_content(&mut writer, &new).await?;
         let NewEvent { sender, kind, state_key, content, redacts, txn, ts } = new;
-        let pdu = writer.add(Wish { sender, kind, state_key, content, redacts, txn, ts }).await?;
-        let id = pdu.event_id().clone();
-        writer.commit().await?;
-        Ok(id)
+        writer.send(Wish { sender, kind, state_key, content, redacts, txn, ts }).await
     }
 
     /// Redacts an event (Client-Server API, "Redactions").
@@ -77,7 +74,7 @@ impl Rooms {
     /// Where there is no such event in the room, or the user may not.
     pub async fn redact(&self, room: &RoomId, mut new: NewEvent) -> Result<OwnedEventId, Error> {
         let snapshot = self.inner.store.snapshot().await?;
-        if let Some(id) = self.sent_before(&snapshot, &new).await? {
+        if let Some(id) = self.sent_before(&snapshot, &new.sender, new.txn.as_ref()).await? {
             return Ok(id);
         }
         let target = new.redacts.clone().ok_or(Error::NotFound("nothing to redact"))?;
@@ -126,13 +123,14 @@ impl Rooms {
         Ok(ask(&powers))
     }
 
-    async fn sent_before(
+    pub(crate) async fn sent_before(
         &self,
         snapshot: &stoa_store::Snapshot,
-        new: &NewEvent,
+        sender: &UserId,
+        txn: Option<&TxnKey>,
     ) -> Result<Option<OwnedEventId>, Error> {
-        let Some(txn) = &new.txn else { return Ok(None) };
-        let Some(user) = self.inner.store.names().user(snapshot, new.sender.as_str()).await? else { return Ok(None) };
+        let Some(txn) = txn else { return Ok(None) };
+        let Some(user) = self.inner.store.names().user(snapshot, sender.as_str()).await? else { return Ok(None) };
         let key: (UserNo, String, String, String) = (user, txn.device.clone(), txn.deed.clone(), txn.id.clone());
         let sent = snapshot.get(&schema::TXNS, &key).await?;
         Ok(sent.and_then(|sent| OwnedEventId::try_from(sent.event_id).ok()))

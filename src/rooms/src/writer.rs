@@ -129,7 +129,21 @@ impl<'a> Writer<'a> {
     pub(crate) async fn add(&mut self, wish: Wish) -> Result<Arc<Pdu>, Error> {
         let txn = wish.txn.clone();
         let (pdu, gathered) = self.make(wish).await?;
-        self.apply(Arc::new(pdu), gathered.nos, gathered.powers, txn).await
+        let pdu = Arc::new(pdu);
+        self.require_signature(&pdu, txn.as_ref()).await?;
+        self.apply(pdu, gathered.nos, gathered.powers, txn).await
+    }
+
+    /// Adds one event and commits.
+    pub(crate) async fn send(mut self, wish: Wish) -> Result<OwnedEventId, Error> {
+        match self.add(wish).await {
+            Ok(pdu) => self.commit().await.map(|()| pdu.event_id().clone()),
+            Err(unsigned @ Error::Unsigned(_)) => {
+                self.leave();
+                Err(unsigned)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Builds and signs an event and asks the law. The room stays as it is.

@@ -197,7 +197,7 @@ async fn list(accounts: &Accounts) -> Result<Answer, Error> {
 
 async fn deactivate(api: &Api, name: &str, erase: bool) -> Result<Answer, Error> {
     let user = user_id(&api.accounts, name)?;
-    end_account(&api.accounts, &api.rooms, &user, erase).await.map_err(|why| Error::Admin(why.message))?;
+    end_account(api, &user, erase).await.map_err(|why| Error::Admin(why.message))?;
     done(&api.accounts, user).await
 }
 

@@ -126,7 +126,7 @@ async fn join(
     workers.keep_house(store, &accounts, &env);
     workers.beside(view.clone().run());
     if config.federation.enabled {
-        workers.beside(federation.clone().send());
+        workers.beside(federation.clone().run());
     }
     Ok(Api { accounts, rooms, federation, view, media, limits, env, config: Arc::new(settings) })
 }

@@ -81,5 +81,5 @@ fn public_keys(sent: &Pdu) -> Vec<VerifyKey> {
     let list = content.get("public_keys").and_then(Value::as_array).into_iter().flatten();
     let keys = list.filter_map(|entry| entry.as_object()?.get_str("public_key"));
     let keys = content.get_str("public_key").into_iter().chain(keys);
-    keys.filter_map(|key| VerifyKey::parse(key).ok()).collect()
+    keys.filter_map(|key| VerifyKey::parse_any(key).ok()).collect()
 }

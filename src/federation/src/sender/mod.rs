@@ -57,7 +57,7 @@ pub(crate) struct Sender {
 impl Federation {
     /// Sends to other servers what our users do, and keeps what is known of theirs, for as long as it is polled. It must be
     /// run once.
-    pub async fn send(self) {
+    pub async fn run(self) {
         let inner = &*self.inner;
         tokio::join!(inner.follow(), inner.tell_typing(), inner.dispatch(), inner.look_again(), inner.resync());
     }

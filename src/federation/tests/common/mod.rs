@@ -19,7 +19,8 @@ use stoa_accounts::{Accounts, Who};
 use stoa_engine::memory::Memory;
 use stoa_event::{
     ids::{OwnedEventId, OwnedRoomId, OwnedServerName, OwnedUserId, ServerName},
-    sign::SigningKey,
+    pdu::Pdu,
+    sign::{SigningKey, sign_json},
     version::Rules,
 };
 use stoa_federation::{FOLLOWER, Federation};
@@ -60,6 +61,7 @@ type Handler = Box<dyn FnMut(&http::Request<Bytes>) -> Answer + Send>;
 pub struct Net {
     servers: Mutex<HashMap<OwnedServerName, Handler>>,
     asked: Mutex<Vec<(OwnedServerName, http::Request<Bytes>)>>,
+    delays: Mutex<HashMap<OwnedServerName, Duration>>,
 }
 
 /// A transaction as a server got it.
@@ -93,6 +95,11 @@ impl Net {
     /// A server that takes everything.
     pub fn up(&self, server: &str) {
         self.serve(server, |_| ok(&json!({})));
+    }
+
+    /// From now on a server thinks so long before it answers.
+    pub fn slow(&self, server: &str, delay: Duration) {
+        self.delays.lock().unwrap().insert(name(server), delay);
     }
 
     /// A server that is not there.
@@ -136,6 +143,10 @@ impl Transport for Net {
                 tokio::task::yield_now().await;
             }
             self.asked.lock().unwrap().push((to.clone(), request.clone()));
+            let delay = self.delays.lock().unwrap().get(&to).copied();
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
+            }
             match self.servers.lock().unwrap().get_mut(&to) {
                 Some(handler) => handler(&request),
                 None => Err(TransportError::Resolve(format!("{to} does not exist"))),
@@ -180,7 +191,7 @@ impl World {
     }
 
     pub fn start(&mut self) {
-        self.sending = Some(tokio::spawn(self.federation.clone().send()));
+        self.sending = Some(tokio::spawn(self.federation.clone().run()));
     }
 
     /// Ends sending; everything else goes on.
@@ -268,8 +279,15 @@ impl World {
 
     /// A user of another server changes their membership by an event that this server takes in.
     pub async fn join(&self, room: &OwnedRoomId, user: &str, membership: &str) {
+        let pdu = self.member_event(room, user, membership).await;
+        let outcomes = self.rooms.ingest(room, vec![Arrival::Live(pdu, Vec::new())]).await.unwrap();
+        assert_eq!(outcomes, [Outcome::Accepted]);
+    }
+
+    /// The event by which a user of another server changes their membership.
+    pub async fn member_event(&self, room: &OwnedRoomId, user: &str, membership: &str) -> Arc<Pdu> {
         let user: OwnedUserId = user.try_into().unwrap();
-        let key = SigningKey::from_seed(&Sha256::digest(user.server_name().as_str()).into(), "1").unwrap();
+        let key = their_key(user.server_name().as_str());
         let template = self.rooms.template(room, &user, membership).await.unwrap();
         let rules = Arc::new(Rules::of(&template.version).unwrap());
         let theirs = Rooms::new(
@@ -281,9 +299,23 @@ impl World {
         );
         let membership = if membership == "join" { "join" } else { "leave" };
         let wanted = Wanted { room: room.clone(), user, membership, content: Map::new() };
-        let pdu = theirs.fill(&template.event, &rules, &wanted).unwrap();
-        let outcomes = self.rooms.ingest(room, vec![Arrival::Live(pdu, Vec::new())]).await.unwrap();
-        assert_eq!(outcomes, [Outcome::Accepted]);
+        theirs.fill(&template.event, &rules, &wanted).unwrap()
+    }
+
+    /// Takes in an event that a server sends in a transaction.
+    pub async fn take(&self, room: &OwnedRoomId, origin: &str, pdu: &Pdu) {
+        assert_eq!(pdu.room_id(), room);
+        let now = self.now();
+        let (from, key) = (origin.to_owned(), key_document(origin, now));
+        let known = self.net.servers.lock().unwrap().remove(&name(origin));
+        if let Some(mut known) = known {
+            self.net.serve(&from, move |request| match request.uri().path() {
+                "/_matrix/key/v2/server" => ok(&key),
+                _ => known(request),
+            });
+        }
+        let received = self.federation.receive(&name(origin), vec![pdu.json().clone()]).await.unwrap();
+        assert_eq!(received[pdu.event_id()], Ok(()));
     }
 
     /// A user of another server leaves a room, as far as the tables say.
@@ -383,6 +415,22 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         settle().await;
     }
     panic!("it never came to be that {what}");
+}
+
+/// The key of another server.
+pub fn their_key(server: &str) -> SigningKey {
+    SigningKey::from_seed(&Sha256::digest(server).into(), "1").unwrap()
+}
+
+/// What another server says of its key.
+pub fn key_document(server: &str, now_ms: u64) -> Value {
+    let key = their_key(server);
+    let document = json!({
+        "server_name": server, "valid_until_ts": now_ms + 24 * 60 * 60 * 1000, "old_verify_keys": {},
+        "verify_keys": { key.id(): { "key": key.verify_key().to_base64() } },
+    });
+    let signed = sign_json(document.to_string().as_bytes(), &name(server), &key).unwrap();
+    serde_json::from_slice(&signed).unwrap()
 }
 
 pub fn name(server: &str) -> OwnedServerName {
