@@ -29,6 +29,7 @@ mod registration;
 mod relations;
 mod restart;
 mod sending;
+mod sliding;
 mod state;
 mod sync;
 mod sync_model;

@@ -96,19 +96,33 @@ async fn run(home: &Home, seed: u64, steps: usize) {
             clients.push(Replica::new(user, 3).with_state_after());
         }
     }
+    if slides(home).await {
+        for user in &world.users {
+            clients.push(Replica::new(user, 1 + dice.below(4)).with_sliding_sync());
+        }
+    }
     for step in 0..steps {
         world.act(&mut dice, step).await;
         if dice.chance(30) {
             let client = dice.below(clients.len());
+            // Rooms slide out of the window and come back.
+            clients[client].window = dice.chance(60).then_some(1);
             clients[client].step(0).await;
         }
     }
     for client in &mut clients {
+        client.window = None;
         client.catch_up().await;
         client.verify().await;
     }
     let gaps: usize = clients.iter().flat_map(|client| client.rooms.values()).map(|room| room.gaps).sum();
     assert!(gaps > 0, "a history without gaps proves little");
+}
+
+/// Whether the homeserver has sliding sync.
+async fn slides(home: &Home) -> bool {
+    let versions = home.get("/_matrix/client/versions").await.ok();
+    versions["unstable_features"]["org.matrix.simplified_msc3575"] == true
 }
 
 #[tokio::test]

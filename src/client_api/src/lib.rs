@@ -24,6 +24,7 @@ mod register;
 mod relations;
 mod routes;
 mod send;
+mod sliding;
 mod state;
 mod sync;
 mod throttle;

@@ -18,6 +18,8 @@ const FEATURES: &[&str] = &[
     "org.matrix.e2e_cross_signing",
     // User-defined ephemeral events.
     "org.matrix.msc2477",
+    // Simplified sliding sync, MSC4186; Element X refuses servers without it.
+    "org.matrix.simplified_msc3575",
     // Authenticated media, v1.11.
     "org.matrix.msc3916.stable",
     // `state_after` in `/sync`, v1.16.

@@ -73,6 +73,7 @@ impl From<stoa_view::Error> for Error {
             E::NotFound(_) => Error::not_found(message),
             E::Forbidden(_) => Error::forbidden(message),
             E::InvalidParam(_) => Error::invalid_param(message),
+            E::UnknownPos => Error::new(StatusCode::BAD_REQUEST, "M_UNKNOWN_POS", message),
             E::Store(error) => error.into(),
         }
     }

@@ -12,6 +12,9 @@ pub enum Error {
     /// A parameter is not what it should be.
     #[error("{0}")]
     InvalidParam(String),
+    /// The connection of sliding sync is not there any more, or never was.
+    #[error("This connection is not known any more; begin a new one")]
+    UnknownPos,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

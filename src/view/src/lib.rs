@@ -14,6 +14,7 @@ mod reach;
 mod relations;
 mod servers;
 mod show;
+mod sliding;
 mod state;
 mod sync;
 mod token;
@@ -35,9 +36,10 @@ pub use crate::{
     messages::{ContextRequest, MessagesRequest, Page},
     relations::{RelationsRequest, ThreadsRequest},
     servers::{MissingRequest, Pdus, StateIds, WholeState},
+    sliding::{Body as SlidingBody, SlidingRequest},
     state::MembersRequest,
     sync::SyncRequest,
-    token::{AnyToken, HistoryToken, SyncToken},
+    token::{AnyToken, HistoryToken, SlidingToken, SyncToken},
 };
 
 /// How reading is to be.
@@ -75,6 +77,8 @@ pub(crate) struct Inner {
     waiters: Arc<Waiters>,
     counts: counts::Counts,
     lazy: sync::lazy::Known,
+    connections: sliding::Connections,
+    activity: sliding::Activity,
     stopping: AtomicBool,
 }
 
@@ -87,6 +91,7 @@ pub struct View {
 impl View {
     /// The read side over a store. [`View::run`] must be run for waiting clients to be woken.
     pub fn new(store: Store, env: Env, config: Config) -> View {
+        let connections = sliding::Connections::new(env.now_ms());
         let inner = Inner {
             store,
             env,
@@ -94,6 +99,8 @@ impl View {
             waiters: Arc::default(),
             counts: counts::Counts::default(),
             lazy: sync::lazy::Known::default(),
+            connections,
+            activity: sliding::Activity::default(),
             stopping: AtomicBool::new(false),
         };
         View { inner: Arc::new(inner) }

@@ -35,6 +35,29 @@ impl SyncToken {
     }
 }
 
+/// Where a connection of sliding sync stands: `p<serial>.<sync token>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlidingToken {
+    /// Which answer of which connection it ends.
+    pub serial: u64,
+    /// Up to where was shown.
+    pub at: SyncToken,
+}
+
+impl fmt::Display for SlidingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}.{}", self.serial, self.at)
+    }
+}
+
+impl SlidingToken {
+    /// Reads one; `None`, if this server never made it.
+    pub fn parse(text: &str) -> Option<SlidingToken> {
+        let (serial, at) = text.strip_prefix('p')?.split_once('.')?;
+        Some(SlidingToken { serial: number(serial)?, at: SyncToken::parse(at).ok()? })
+    }
+}
+
 /// A gap between two events of a room's history, which is ordered by depth and then position: everything up to and with
 /// this place is before it. `t<depth>-<position>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +84,7 @@ impl HistoryToken {
 /// A token as clients may give it to `/messages`: from either place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnyToken {
-    /// From `/sync`.
+    /// From `/sync`, or from sliding sync.
     Sync(SyncToken),
     /// From a timeline or from `/messages`.
     History(HistoryToken),
@@ -73,6 +96,9 @@ impl AnyToken {
     /// # Errors
     /// [`Error::InvalidParam`], if this server never made it.
     pub fn parse(text: &str) -> Result<AnyToken, Error> {
+        if let Some(pos) = SlidingToken::parse(text) {
+            return Ok(AnyToken::Sync(pos.at));
+        }
         let Some(rest) = text.strip_prefix('t') else { return SyncToken::parse(text).map(AnyToken::Sync) };
         let read = |(depth, position): (&str, &str)| Some((number(depth)?, number(position)?));
         let (depth, position) = rest.split_once('-').and_then(read).ok_or_else(bad)?;
@@ -99,7 +125,25 @@ mod tests {
         assert_eq!(SyncToken::parse(&sync.to_string()).unwrap(), sync);
         let history = HistoryToken { depth: 5, position: Position(u64::MAX) };
         assert_eq!(AnyToken::parse(&history.to_string()).unwrap(), AnyToken::History(history));
-        for bad in ["", "s", "s1", "s1_", "s+1_2", "t1", "t1-x", "x1_2", "s1_2_3", "s99999999999999999999_1"] {
+        let pos = SlidingToken { serial: 9, at: sync };
+        assert_eq!(SlidingToken::parse(&pos.to_string()), Some(pos));
+        assert_eq!(AnyToken::parse(&pos.to_string()).unwrap(), AnyToken::Sync(sync));
+        for bad in [
+            "",
+            "p1",
+            "p.s1_2",
+            "p1.s1",
+            "p-1.s1_2",
+            "s",
+            "s1",
+            "s1_",
+            "s+1_2",
+            "t1",
+            "t1-x",
+            "x1_2",
+            "s1_2_3",
+            "s99999999999999999999_1",
+        ] {
             assert!(AnyToken::parse(bad).is_err(), "{bad}");
         }
     }

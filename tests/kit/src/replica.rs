@@ -39,6 +39,10 @@ pub struct Replica {
     pub rooms: BTreeMap<String, RoomCopy>,
     filter: Value,
     state_after: bool,
+    /// Whether it follows by sliding sync, and how many rooms its window has then (all of them, without a number).
+    sliding: bool,
+    /// See [`Replica::sliding`].
+    pub window: Option<usize>,
 }
 
 impl Replica {
@@ -48,7 +52,50 @@ impl Replica {
             "room": { "timeline": { "limit": limit }, "include_leave": true },
             "presence": { "types": [] },
         });
-        Self { user: user.clone(), since: None, rooms: BTreeMap::new(), filter, state_after: false }
+        Self {
+            user: user.clone(),
+            since: None,
+            rooms: BTreeMap::new(),
+            filter,
+            state_after: false,
+            sliding: false,
+            window: None,
+        }
+    }
+
+    /// The same by sliding sync: `window` rooms at a time, which may change.
+    pub fn with_sliding_sync(mut self) -> Self {
+        (self.sliding, self.state_after) = (true, true);
+        self
+    }
+
+    /// Asks sliding sync, and tells the answer in the words of `/sync`.
+    async fn slide(&self, wait: u64) -> Sync {
+        let mut list = json!({
+            "timeline_limit": self.filter["room"]["timeline"]["limit"],
+            "required_state": [["*", "*"]],
+        });
+        list["ranges"] = match self.window {
+            Some(size) => json!([[0, size.max(1) - 1]]),
+            None => json!([[0, 1_000_000]]),
+        };
+        let body = json!({ "conn_id": "replica", "lists": { "rooms": list } });
+        let answer = self.user.slide(self.since.as_deref(), wait, body).await.ok();
+        let mut sync = json!({ "next_batch": answer["pos"], "rooms": { "join": {}, "leave": {}, "invite": {} } });
+        for (id, room) in answer["rooms"].as_object().into_iter().flatten() {
+            let part = match room["membership"].as_str() {
+                Some("join") => "join",
+                Some("invite" | "knock") => "invite",
+                _ => "leave",
+            };
+            sync["rooms"][part][id] = json!({
+                "timeline": {
+                    "events": room["timeline"], "limited": room["limited"], "prev_batch": room["prev_batch"],
+                },
+                "state_after": { "events": room["required_state"] },
+            });
+        }
+        Sync(sync)
     }
 
     /// The same, asking for the state after the timeline (`use_state_after`).
@@ -69,7 +116,7 @@ impl Replica {
             state_after: self.state_after,
             ..SyncOptions::default()
         };
-        let sync = self.user.sync_with(&options).await;
+        let sync = if self.sliding { self.slide(wait).await } else { self.user.sync_with(&options).await };
         for membership in ["join", "leave"] {
             for (room, body) in sync.0["rooms"][membership].as_object().into_iter().flatten() {
                 self.take_in(room, membership, body).await;

@@ -113,6 +113,13 @@ impl User {
         }
     }
 
+    /// Asks sliding sync, in the spelling of clients today.
+    pub async fn slide(&self, pos: Option<&str>, timeout: u64, body: Value) -> Reply {
+        let pos = pos.map(|pos| format!("&pos={}", encode(pos))).unwrap_or_default();
+        let path = format!("/_matrix/client/unstable/org.matrix.simplified_msc3575/sync?timeout={timeout}{pos}");
+        self.post(&path, body).await
+    }
+
     /// A filter that keeps a sync small: a timeline of this many events.
     pub fn timeline_filter(limit: usize) -> Value {
         json!({ "room": { "timeline": { "limit": limit } } })

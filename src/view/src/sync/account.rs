@@ -22,7 +22,7 @@ pub(crate) struct AccountNews {
 }
 
 impl Span<'_> {
-    pub(super) async fn account_news(&self) -> Result<AccountNews, Error> {
+    pub(crate) async fn account_news(&self) -> Result<AccountNews, Error> {
         let user = self.viewer.user_no;
         if self.from.is_some() && !self.full_state && self.inner.store.who().user_last(user) <= self.seen() {
             return Ok(AccountNews::default());

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use stoa_store::{Membership, Position, RoomNo, UserNo, rows, schema};
-use tokio::sync::OnceCell;
 
 use super::Span;
 use crate::{Error, Filter, View, Viewer, json::Object, token::SyncToken};
@@ -45,7 +44,7 @@ impl Span<'_> {
     }
 
     /// Whose devices the client should ask for again, and whose it can forget.
-    pub(super) async fn device_lists(&self, news: DeviceNews) -> Result<DeviceLists, Error> {
+    pub(crate) async fn device_lists(&self, news: DeviceNews) -> Result<DeviceLists, Error> {
         let Some(from) = self.from else { return Ok(DeviceLists::default()) };
         let me = self.viewer.user_no;
         let mut changed = news.came;
@@ -102,19 +101,8 @@ impl View {
         let (from, to) = (SyncToken::parse(from)?, SyncToken::parse(to)?);
         let snapshot = self.inner.store.snapshot().await?;
         let filter = Filter::default();
-        let span = Span {
-            inner: &self.inner,
-            snapshot: &snapshot,
-            viewer,
-            filter: &filter,
-            from: Some(from),
-            to: SyncToken { position: to.position.min(snapshot.position()), ..to },
-            full_state: false,
-            state_after: None,
-            now_ms: 0,
-            ignored: Default::default(),
-            rules: OnceCell::new(),
-        };
+        let to = SyncToken { position: to.position.min(snapshot.position()), ..to };
+        let span = Span::new(&self.inner, &snapshot, viewer, &filter, (Some(from), to)).await?;
         let lists = span.device_lists(span.device_news().await?).await?;
         let mut out = Vec::new();
         let mut body = Object::new(&mut out);

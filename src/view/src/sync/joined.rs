@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Work on one room for one answer.
-pub(super) struct RoomWork<'a> {
+pub(crate) struct RoomWork<'a> {
     span: &'a Span<'a>,
     room: RoomNo,
     id: &'a str,
@@ -32,18 +32,21 @@ pub(super) struct RoomWork<'a> {
     until: Position,
 }
 
-struct Timeline {
+/// The part of a room's timeline that an answer has.
+pub(crate) struct Timeline {
     /// Oldest first.
-    events: Vec<Visible>,
-    limited: bool,
-    prev_batch: String,
+    pub(crate) events: Vec<Visible>,
+    /// Whether there is more before it that the client does not have.
+    pub(crate) limited: bool,
+    /// Where to go on backwards.
+    pub(crate) prev_batch: String,
     /// The state at its beginning.
     start: Root,
 }
 
 impl<'a> RoomWork<'a> {
     /// `None` for a room that this server was never in.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         span: &'a Span<'a>,
         room: RoomNo,
         id: &'a str,
@@ -69,7 +72,7 @@ impl<'a> RoomWork<'a> {
         devices: &mut DeviceNews,
     ) -> Result<Option<Vec<u8>>, Error> {
         let span = self.span;
-        let timeline = self.timeline().await?;
+        let timeline = self.timeline(self.start()).await?;
         let begins = self.anew || span.full_state;
         let heroes = match begins {
             true => self.heroes_if_unnamed().await?,
@@ -111,7 +114,7 @@ impl<'a> RoomWork<'a> {
     pub(super) async fn left(mut self, account: &AccountNews, devices: &mut DeviceNews) -> Result<Vec<u8>, Error> {
         let seen = self.span.seen();
         self.anew |= self.own.joined_at.is_some_and(|at| at > seen);
-        let timeline = self.timeline().await?;
+        let timeline = self.timeline(self.start()).await?;
         let told_before = |left| left <= seen && !self.anew && !self.span.full_state;
         let mut changes = match self.own.left_at {
             Some(left) if !told_before(left) => self.state_changes(&timeline, &[]).await?,
@@ -136,12 +139,16 @@ impl<'a> RoomWork<'a> {
         data.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The last events after the client's token, as many as it wants, and whether there are more.
-    async fn timeline(&mut self) -> Result<Timeline, Error> {
+    /// What the client has of the room.
+    fn start(&self) -> Position {
+        if self.anew { Position::MIN } else { self.span.seen() }
+    }
+
+    /// The last events after a position, as many as the client wants, and whether there are more.
+    pub(crate) async fn timeline(&mut self, start: Position) -> Result<Timeline, Error> {
         let span = self.span;
         let filter = &span.filter.room.timeline;
         let limit = filter.limit(span.inner.config.timeline_limit, span.inner.config.max_limit);
-        let start = if self.anew { Position::MIN } else { span.seen() };
         let mut events: Vec<Visible> = Vec::new();
         let mut limited = false;
         let mut end = self.until;
@@ -321,18 +328,43 @@ impl<'a> RoomWork<'a> {
         Ok((render(&self.eyes, self.audience(), &events).await?, members_changed))
     }
 
+    /// The state that the user may see at the end of the answer: the current one while joined, the one at leaving afterwards.
+    pub(crate) async fn last_root(&mut self) -> Result<Root, Error> {
+        match (self.own.membership, self.own.left_at) {
+            (Membership::Join, _) => root_at(self.span.snapshot, self.room, self.until).await,
+            (_, Some(left)) => self.eyes.root_after_leaving(left, self.until).await,
+            // Never there: what became of the user is all that is told.
+            _ => self.eyes.root_after_leaving(Position::MIN, self.until).await,
+        }
+    }
+
+    /// State events as the client sees them.
+    pub(crate) async fn render_state(&self, events: &[EventNo]) -> Result<Vec<Vec<u8>>, Error> {
+        let loaded = self.span.inner.store.events().get_many(self.span.snapshot, self.room, events).await?;
+        let events: Vec<Visible> =
+            loaded.into_iter().flatten().map(|event| Visible { event, membership: None }).collect();
+        render(&self.eyes, self.audience(), &events).await
+    }
+
+    /// The events of a timeline as the client sees them.
+    pub(crate) async fn render_timeline(&self, timeline: &Timeline) -> Result<Vec<Vec<u8>>, Error> {
+        // Who has all that is before them sums up what relates to them itself.
+        match timeline.limited || self.anew {
+            true => {
+                let user = self.span.viewer.user_no;
+                render_bundled(&self.eyes, self.audience(), user, &timeline.events).await
+            }
+            false => render(&self.eyes, self.audience(), &timeline.events).await,
+        }
+    }
+
     fn audience(&self) -> Audience<'a> {
         let viewer = self.span.viewer;
         Audience { device: &viewer.device, user_id: viewer.user.as_str(), now_ms: self.span.now_ms, room_id: None }
     }
 
     async fn write_timeline(&self, body: &mut Object<'_>, timeline: &Timeline, state: &[Vec<u8>]) -> Result<(), Error> {
-        // Who has all that is before them sums up what relates to them itself.
-        let (bundled, user) = (timeline.limited || self.anew, self.span.viewer.user_no);
-        let mut events = match bundled {
-            true => render_bundled(&self.eyes, self.audience(), user, &timeline.events).await?,
-            false => render(&self.eyes, self.audience(), &timeline.events).await?,
-        };
+        let mut events = self.render_timeline(timeline).await?;
         let mut state = state.to_vec();
         if let Some(fields) = &self.span.filter.event_fields {
             for event in events.iter_mut().chain(&mut state) {
@@ -428,7 +460,7 @@ impl<'a> RoomWork<'a> {
             }
         }
         if filter.wants_kind("m.receipt", None) {
-            events.extend(self.receipts().await?);
+            events.extend(self.receipts(None).await?);
         }
         for event in bus.events_after(self.room, place, span.now_ms) {
             if event.place <= span.to.place && filter.wants_kind(&event.kind, Some(&event.sender)) {
@@ -465,19 +497,19 @@ impl<'a> RoomWork<'a> {
         Ok(())
     }
 
-    pub(super) fn span(&self) -> &Span<'a> {
+    pub(crate) fn span(&self) -> &Span<'a> {
         self.span
     }
 
-    pub(super) fn room(&self) -> RoomNo {
+    pub(crate) fn room(&self) -> RoomNo {
         self.room
     }
 
-    pub(super) fn head(&self) -> &Head {
+    pub(crate) fn head(&self) -> &Head {
         &self.head
     }
 
-    pub(super) fn eyes(&self) -> &Eyes<'a> {
+    pub(crate) fn eyes(&self) -> &Eyes<'a> {
         &self.eyes
     }
 

@@ -13,10 +13,14 @@ use std::{
     time::Duration,
 };
 
-use stoa_store::{Direction, Membership, Position, RoomNo, Snapshot, rows::rooms::OwnMembership, schema};
+use stoa_store::{Direction, Membership, Position, RoomNo, Snapshot, UserNo, rows::rooms::OwnMembership, schema};
 use tokio::{sync::OnceCell, time::Instant};
 
-use self::{account::AccountNews, devices::DeviceNews, joined::RoomWork};
+use self::devices::DeviceNews;
+pub(crate) use self::{
+    account::AccountNews,
+    joined::{RoomWork, Timeline},
+};
 use crate::{Error, Filter, Inner, View, Viewer, bundle::ignored, counts, json::Object, token::SyncToken};
 
 /// What a client asks for.
@@ -49,12 +53,40 @@ pub(crate) struct Span<'a> {
     pub(crate) state_after: Option<&'static str>,
     pub(crate) now_ms: u64,
     /// Users from whom the viewer wants to hear nothing (Client-Server API, "Ignoring Users").
-    pub(crate) ignored: HashSet<String>,
+    pub(crate) ignored: Arc<HashSet<String>>,
     /// The viewer's push rules, read once for all rooms.
     pub(crate) rules: OnceCell<counts::ReadyRules>,
 }
 
-impl Span<'_> {
+impl<'a> Span<'a> {
+    /// Everything that is after `from`, up to and with `to`.
+    pub(crate) async fn new(
+        inner: &'a Inner,
+        snapshot: &'a Snapshot,
+        viewer: &'a Viewer,
+        filter: &'a Filter,
+        (from, to): (Option<SyncToken>, SyncToken),
+    ) -> Result<Span<'a>, Error> {
+        Ok(Span {
+            inner,
+            snapshot,
+            viewer,
+            filter,
+            from,
+            to,
+            full_state: false,
+            state_after: None,
+            now_ms: inner.env.now_ms(),
+            ignored: Arc::new(ignored(snapshot, viewer.user_no).await?),
+            rules: OnceCell::new(),
+        })
+    }
+
+    /// The same for one room of which the client has something else.
+    pub(crate) fn of_room<'b>(&'b self, from: Option<SyncToken>, filter: &'b Filter) -> Span<'b> {
+        Span { filter, from, ignored: self.ignored.clone(), rules: self.rules.clone(), ..*self }
+    }
+
     /// The viewer's push rules, and where they were changed last.
     pub(crate) async fn rules(&self) -> Result<counts::ReadyRules, Error> {
         self.rules.get_or_try_init(|| counts::rules(self)).await.cloned()
@@ -84,25 +116,8 @@ impl View {
         let since = request.since.as_deref().map(SyncToken::parse).transpose()?;
         let wait = request.timeout_ms.min(self.inner.config.max_wait_ms);
         let waits = wait > 0 && since.is_some() && !request.full_state;
-        let deadline = Instant::now() + Duration::from_millis(wait);
-        let waiter = waits.then(|| self.inner.waiters.enter(request.viewer.user_no));
-        loop {
-            // Listening begins before looking, so that nothing falls between.
-            let bell = waiter.as_ref().map(|waiter| waiter.bell.clone());
-            let rung = bell.as_ref().map(|bell| bell.notified());
-            let mut rung = std::pin::pin!(rung);
-            if let Some(rung) = rung.as_mut().as_pin_mut() {
-                rung.enable();
-            }
-            let (answer, news) = self.look(&request, since).await?;
-            let Some(rung) = rung.as_mut().as_pin_mut() else { return Ok(answer) };
-            if news || self.is_stopping() {
-                return Ok(answer);
-            }
-            if tokio::time::timeout_at(deadline, rung).await.is_err() {
-                return Ok(answer);
-            }
-        }
+        let deadline = waits.then(|| Instant::now() + Duration::from_millis(wait));
+        wait_for_news(self, request.viewer.user_no, deadline, || self.look(&request, since)).await
     }
 
     /// Builds one answer, and says whether there is anything new in it.
@@ -114,23 +129,40 @@ impl View {
         // A token from the future is from before a restore: only everything is right then.
         let from = since.filter(|since| since.position <= to.position);
         let snapshot = store.snapshot().await?;
-        let mut span = Span {
-            inner,
-            snapshot: &snapshot,
-            viewer: &request.viewer,
-            filter: &request.filter,
-            from,
-            to,
-            full_state: request.full_state,
-            state_after: request.state_after,
-            now_ms: inner.env.now_ms(),
-            ignored: ignored(&snapshot, request.viewer.user_no).await?,
-            rules: OnceCell::new(),
-        };
+        let mut span = Span::new(inner, &snapshot, &request.viewer, &request.filter, (from, to)).await?;
+        (span.full_state, span.state_after) = (request.full_state, request.state_after);
         // More messages than fit into one answer: then the whole answer ends where they do.
         let (messages, until) = span.to_device().await?;
         span.to.position = until;
         span.build(messages).await
+    }
+}
+
+/// Looks until there is something new, or until the deadline; once, where there is none. `look` says whether what it found is
+/// news.
+pub(crate) async fn wait_for_news<T, F>(
+    view: &View,
+    user: UserNo,
+    deadline: Option<Instant>,
+    look: impl Fn() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<(T, bool), Error>>,
+{
+    let waiter = deadline.map(|deadline| (deadline, view.inner.waiters.enter(user)));
+    loop {
+        // Listening begins before looking, so that nothing falls between.
+        let bell = waiter.as_ref().map(|(_, waiter)| waiter.bell.clone());
+        let rung = bell.as_ref().map(|bell| bell.notified());
+        let mut rung = std::pin::pin!(rung);
+        if let Some(rung) = rung.as_mut().as_pin_mut() {
+            rung.enable();
+        }
+        let (answer, news) = look().await?;
+        let (Some(rung), Some((deadline, _))) = (rung.as_mut().as_pin_mut(), &waiter) else { return Ok(answer) };
+        if news || view.is_stopping() || tokio::time::timeout_at(*deadline, rung).await.is_err() {
+            return Ok(answer);
+        }
     }
 }
 
@@ -166,7 +198,7 @@ impl Span<'_> {
         Ok((out, news))
     }
 
-    async fn write_key_counts(&self, body: &mut Object<'_>) -> Result<(), Error> {
+    pub(crate) async fn write_key_counts(&self, body: &mut Object<'_>) -> Result<(), Error> {
         let Viewer { user_no, device, .. } = self.viewer;
         let counts = stoa_store::rows::keys::counts(self.snapshot, *user_no, device).await?;
         let mut object = Object::new(body.key("device_one_time_keys_count"));
@@ -219,7 +251,7 @@ impl Span<'_> {
     }
 
     /// Who came into or went out of encrypted rooms of the user.
-    async fn device_news(&self) -> Result<DeviceNews, Error> {
+    pub(crate) async fn device_news(&self) -> Result<DeviceNews, Error> {
         let mut news = DeviceNews::default();
         for (room, own) in self.candidates(&AccountNews::default()).await? {
             let Some(own) = self.at_end(own) else { continue };
@@ -241,7 +273,7 @@ impl Span<'_> {
 
     /// A membership as it was at the end of the answer: the snapshot may know of later ones. `None` where the later one has
     /// taken the place of what was; the next answer, which begins here, tells it as a whole.
-    fn at_end(&self, own: OwnMembership) -> Option<OwnMembership> {
+    pub(crate) fn at_end(&self, own: OwnMembership) -> Option<OwnMembership> {
         let end = self.to.position;
         if own.at <= end {
             return Some(own);

@@ -1,6 +1,9 @@
 //! What a client needs to name and draw a room without all its members, and who read how far.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Bound,
+};
 
 use stoa_store::{
     Direction, Membership, Position,
@@ -51,7 +54,7 @@ impl RoomWork<'_> {
     }
 
     /// Joined and invited members; if there are none, those who left.
-    async fn heroes(&self) -> Result<Vec<String>, Error> {
+    pub(crate) async fn heroes(&self) -> Result<Vec<String>, Error> {
         let span = self.span();
         let rows = span.snapshot.scan(&schema::MEMBERS, &self.room(), Direction::Forward, LOOKED_AT).await?;
         let others = || rows.iter().filter(|((_, user), _)| *user != span.viewer.user_no);
@@ -67,8 +70,9 @@ impl RoomWork<'_> {
         Ok(ids)
     }
 
-    /// `m.receipt` with everything after the client's token (Client-Server API, "Receipts").
-    pub(super) async fn receipts(&self) -> Result<Option<Vec<u8>>, Error> {
+    /// `m.receipt` with everything after the client's token (Client-Server API, "Receipts"); those of others only on some
+    /// events, where they are given.
+    pub(crate) async fn receipts(&self, only: Option<&HashSet<String>>) -> Result<Option<Vec<u8>>, Error> {
         let span = self.span();
         let me = span.viewer.user_no;
         let from = if self.is_anew() { Position::MIN } else { span.seen() };
@@ -93,6 +97,9 @@ impl RoomWork<'_> {
         for key in keys {
             let row = (key.room, key.user, key.kind.clone(), key.thread.clone());
             let Some(receipt) = span.snapshot.get(&schema::RECEIPTS, &row).await? else { continue };
+            if key.user != me && only.is_some_and(|only| !only.contains(&receipt.event_id)) {
+                continue;
+            }
             let user = span.inner.store.names().user_id(span.snapshot, key.user).await?;
             let mut data = Vec::new();
             let mut object = Object::new(&mut data);
