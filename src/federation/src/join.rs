@@ -18,7 +18,7 @@ use crate::{
     Error, Federation, Inner,
     ask::{PATIENT, Path, USUAL},
     fetch::bytes_of,
-    serve::stripped,
+    serve::shown_of,
 };
 
 /// How many servers are asked before a join fails.
@@ -213,7 +213,12 @@ impl Inner {
         let version = made.room_version.unwrap_or(RoomVersionId::V1);
         let known = Rules::of(&version).filter(|_| SUPPORTED.contains(&version));
         let rules = Arc::new(known.ok_or_else(|| Error::IncompatibleVersion(version.to_string()))?);
-        let pdu = self.rooms.fill(&made.event, &rules, wanted)?;
+        // What another server got wrong is not our client's mistake.
+        let blame = |why: stoa_rooms::Error| match why {
+            stoa_rooms::Error::BadContent(why) => stoa_remote::Error::Malformed(why).into(),
+            other => Error::from(other),
+        };
+        let pdu = self.rooms.fill(&made.event, &rules, wanted).map_err(blame)?;
         Ok(Filled { pdu, rules })
     }
 
@@ -252,7 +257,7 @@ impl Inner {
         let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
         let path = Path::new("v1/send_knock").part(wanted.room.as_str()).part(pdu.event_id().as_str());
         let sent: SentKnock = self.put(server, path, event, USUAL).await?;
-        let shown: Vec<_> = sent.knock_room_state.iter().take(100).filter_map(|event| stripped(event)).collect();
+        let shown = shown_of(&sent.knock_room_state);
         let outside = Outside { via: server.to_string(), version: rules.id.to_string() };
         Ok(self.rooms.shown(&wanted.room, &wanted.user, &pdu, Membership::Knock, &shown, outside).await?)
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, value::RawValue};
 use stoa_event::{
     auth::{Membership as Word, kind},
-    format::Received,
+    format::{MAX_EVENT_BYTES, Received},
     ids::{EventId, OwnedUserId, RoomId, RoomVersionId, ServerName},
     pdu::Pdu,
     version::{Rules, SUPPORTED},
@@ -18,8 +18,9 @@ use stoa_store::{Membership, rows::rooms::Outside};
 
 use crate::{Error, Federation, Inner};
 
-/// How many events of stripped state an invite may bring.
+/// How many events of stripped state an invite may bring, and how many bytes they may have together.
 const SHOWN: usize = 100;
+const SHOWN_BYTES: usize = 512 << 10;
 
 /// A member event of another server's user that is part of the room now.
 #[derive(Clone, Debug)]
@@ -149,7 +150,7 @@ impl Federation {
                 return Err(Error::Forbidden(why));
             }
         } else {
-            let shown: Vec<_> = invite_room_state.iter().take(SHOWN).filter_map(|event| stripped(event)).collect();
+            let shown = shown_of(&invite_room_state);
             let outside = Outside { via: origin.to_string(), version: rules.id.to_string() };
             inner.rooms.shown(room, &target, &signed, Membership::Invite, &shown, outside).await?;
         }
@@ -193,8 +194,22 @@ fn check_member(pdu: &Pdu, (room, id): (&RoomId, &EventId), membership: &str) ->
     Ok(())
 }
 
+/// What another server shows of a room: what is none of it, or too large, is left out.
+pub(crate) fn shown_of(events: &[Box<RawValue>]) -> Vec<Box<RawValue>> {
+    let (mut shown, mut bytes) = (Vec::new(), 0);
+    for event in events.iter().take(SHOWN).filter(|event| event.get().len() <= MAX_EVENT_BYTES) {
+        let Some(event) = stripped(event) else { continue };
+        bytes += event.get().len();
+        if bytes > SHOWN_BYTES {
+            break;
+        }
+        shown.push(event);
+    }
+    shown
+}
+
 /// An event as a user is shown it who is not in the room: nothing of what servers say to each other.
-pub(crate) fn stripped(event: &RawValue) -> Option<Box<RawValue>> {
+fn stripped(event: &RawValue) -> Option<Box<RawValue>> {
     let mut event: Map<String, Value> = serde_json::from_str(event.get()).ok()?;
     event.retain(|key, _| matches!(key.as_str(), "type" | "state_key" | "sender" | "content" | "origin_server_ts"));
     let is_one = ["type", "state_key", "sender"].iter().all(|key| event.get(*key).is_some_and(Value::is_string));

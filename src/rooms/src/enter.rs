@@ -67,7 +67,13 @@ impl Rooms {
             writer.live.head.extremities.clear();
             writer.live.tips.clear();
         }
-        let ids: Vec<OwnedEventId> = entry.state.iter().map(|pdu| pdu.event_id().clone()).collect();
+        let mut ids = Vec::with_capacity(entry.state.len());
+        for pdu in &entry.state {
+            // What was left out is no part of the state either: one bad event does not keep anybody out.
+            if writer.in_room(pdu.event_id().as_str()).await?.is_some() {
+                ids.push(pdu.event_id().clone());
+            }
+        }
         let state = |event: &OwnedEventId| StateAfter { event: event.clone(), state: ids.clone() };
         let states = entry.join.prev_events().iter().map(state).collect();
         let Ok(by_auth) = writer.by_auth(&entry.join).await? else {

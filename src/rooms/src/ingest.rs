@@ -87,7 +87,7 @@ pub enum Outcome {
     SoftFailed(String),
     /// It is not allowed: kept so that what builds on it can be judged.
     Rejected(String),
-    /// It was there before, or is an outlier now.
+    /// It was part of the room before, or is an outlier now.
     Known,
     /// It cannot be judged yet.
     Needs(Needs),
@@ -221,7 +221,7 @@ impl Writer<'_> {
         if let Some(no) = self.in_room(pdu.event_id().as_str()).await?
             && (matches!(arrival, Arrival::Outlier(_)) || self.has_place(no).await?)
         {
-            return Ok(Outcome::Known);
+            return self.known(no, &arrival).await;
         }
         if pdu.kind() == kind::CREATE && pdu.event_id() != self.live.create.event_id() {
             return Ok(Outcome::Rejected("the room has another create event".into()));
@@ -239,6 +239,16 @@ impl Writer<'_> {
             Arrival::History(pdu, states) => self.judge(pdu, states, by_auth, Way::History).await,
             Arrival::Unsigned(pdu, states, why) => self.judge_as(pdu, states, by_auth, Manner::Unsigned(why)).await,
         }
+    }
+
+    /// What is said of an event that comes again. Who brings what was refused is refused again.
+    async fn known(&self, no: EventNo, arrival: &Arrival) -> Result<Outcome, Error> {
+        Ok(match (arrival, self.standing(no).await?) {
+            (Arrival::Outlier(_), _) => Outcome::Known,
+            (_, Standing::Rejected) => Outcome::Rejected("it was rejected when it came first".into()),
+            (_, Standing::SoftFailed) => Outcome::SoftFailed("it was not allowed any more when it came first".into()),
+            (_, Standing::Accepted | Standing::Outlier) => Outcome::Known,
+        })
     }
 
     /// Whether an event has its place in the graph, so that the state around it is known.

@@ -5,6 +5,7 @@
 
 mod account;
 mod ca;
+mod garden;
 mod home;
 mod http;
 mod link;
@@ -20,10 +21,11 @@ mod tls;
 
 pub use account::User;
 pub use ca::{Ca, CertificateFiles};
+pub use garden::Garden;
 pub use home::Home;
 pub use http::{Client, Reply, encode};
 pub use link::Link;
-pub use origin::{Stranger, ask_with, now_ms};
+pub use origin::{Asked, Stranger, Told, ask_with, now_ms};
 pub use process::{Launch, Server};
 pub use random::{Dice, unique};
 pub use replica::{Replica, RoomCopy};

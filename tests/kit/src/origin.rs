@@ -1,9 +1,9 @@
-//! Another server that exists only to ask: a name and a signing key. It answers two things: which key it has, and that its
-//! users may be invited.
+//! Another server that is in the hands of a test: a name and a signing key. It asks what the test wants, and answers what the
+//! test told it to answer; by itself only which key it has, that its users may be invited, and that transactions arrived.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -32,6 +32,29 @@ use crate::sign::{Keys, canonical};
 
 const KEY_ID: &str = "ed25519:stranger";
 const HOUR_MS: u64 = 60 * 60 * 1000;
+const FEDERATION: &str = "/_matrix/federation/";
+
+/// A request that a stranger got.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its path below `/_matrix/federation/`, decoded.
+    pub path: String,
+    /// Its query as it came.
+    pub query: String,
+    /// Its body, `null` if it is no JSON.
+    pub body: Value,
+}
+
+impl Asked {
+    /// A segment of the path; 0 is the version of the endpoint, 1 its name.
+    pub fn segment(&self, n: usize) -> &str {
+        self.path.split('/').nth(n).unwrap_or_default()
+    }
+}
+
+/// What is answered: a status and a body, which need not be JSON.
+pub type Told = (u16, String);
+type Rule = Arc<dyn Fn(&Asked) -> Told + Send + Sync>;
 
 /// A server of nobody's making: what it sends is what a test wants it to send.
 pub struct Stranger {
@@ -45,6 +68,8 @@ struct Shared {
     keys: Keys,
     document: Mutex<Value>,
     asked: AtomicUsize,
+    rules: Mutex<Vec<(String, Rule)>>,
+    heard: Mutex<Vec<Asked>>,
 }
 
 /// Milliseconds since 1970.
@@ -70,7 +95,9 @@ impl Stranger {
         let port = lasting_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
         let (name, keys) = (format!("localhost:{port}"), Keys::new(seed));
-        let shared = Arc::new(Shared { name, keys, document: Mutex::default(), asked: AtomicUsize::new(0) });
+        let (document, asked) = (Mutex::default(), AtomicUsize::new(0));
+        let (rules, heard) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { name, keys, document, asked, rules, heard });
         let server = tokio::spawn(serve(listener, TlsAcceptor::from(Arc::new(config)), shared.clone()));
         let stranger = Stranger { shared, server, _folder: folder };
         stranger.set_validity(now_ms() + 24 * HOUR_MS);
@@ -90,6 +117,38 @@ impl Stranger {
     /// How many times somebody asked for its key.
     pub fn asked(&self) -> usize {
         self.shared.asked.load(Ordering::SeqCst)
+    }
+
+    /// From now on answers so to requests whose path below `/_matrix/federation/` begins so. What was said last counts.
+    pub fn answers(&self, start: &str, how: impl Fn(&Asked) -> Told + Send + Sync + 'static) {
+        lock(&self.shared.rules).push((start.to_owned(), Arc::new(how)));
+    }
+
+    /// The same with one answer to all.
+    pub fn answers_with(&self, start: &str, status: u16, body: Value) {
+        self.answers(start, move |_| (status, body.to_string()));
+    }
+
+    /// The requests that came, of those whose path below `/_matrix/federation/` begins so.
+    pub fn heard(&self, start: &str) -> Vec<Asked> {
+        lock(&self.shared.heard).iter().filter(|asked| asked.path.starts_with(start)).cloned().collect()
+    }
+
+    /// Waits until an event with this id, or this text in it, came in a transaction, and gives it.
+    ///
+    /// # Panics
+    /// If it does not come.
+    pub async fn hears_of(&self, text: &str) -> Value {
+        for _ in 0..1500 {
+            for transaction in self.heard("v1/send/") {
+                let pdus = transaction.body["pdus"].as_array().cloned().unwrap_or_default();
+                if let Some(found) = pdus.into_iter().find(|pdu| pdu.to_string().contains(text)) {
+                    return found;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{} never hears of {text}", self.name());
     }
 
     /// Publishes the key as valid until then.
@@ -115,7 +174,7 @@ impl Stranger {
     }
 
     fn publish(&self, document: Value) {
-        *self.shared.document.lock().unwrap_or_else(PoisonError::into_inner) = document;
+        *lock(&self.shared.document) = document;
     }
 
     /// The `Authorization` of a request from this server to that one.
@@ -152,13 +211,29 @@ impl Stranger {
         self.ask(home, Method::POST, path, Some(body)).await
     }
 
+    /// A `PUT` of text, signed as what it is if it is JSON.
+    pub async fn put_text(&self, home: &Home, path: &str, text: &str) -> Reply {
+        let body = serde_json::from_str::<Value>(text).ok();
+        let authorization = self.authorization(&Method::PUT, path, &home.server_name(), body.as_ref());
+        let request = Request::put(format!("{}{path}", home.client().base())).header("Authorization", authorization);
+        let request = request.body(Full::new(Bytes::copy_from_slice(text.as_bytes()))).expect("a request");
+        home.client().send(format!("PUT {path}"), request).await.expect("an answer")
+    }
+
     /// Sends events in a transaction.
     pub async fn send(&self, home: &Home, pdus: &[&Value]) -> Reply {
         let body = json!({ "origin": self.shared.name, "origin_server_ts": now_ms(), "pdus": pdus, "edus": [] });
         self.put(home, &format!("/_matrix/federation/v1/send/{}", unique()), &body).await
     }
 
-    /// An event of room version 3 or later, hashed and signed; first its id.
+    /// Sends one EDU.
+    pub async fn send_edu(&self, home: &Home, kind: &str, content: Value) -> Reply {
+        let edus = json!([{ "edu_type": kind, "content": content }]);
+        let body = json!({ "origin": self.shared.name, "origin_server_ts": now_ms(), "pdus": [], "edus": edus });
+        self.put(home, &format!("/_matrix/federation/v1/send/{}", unique()), &body).await
+    }
+
+    /// An event of room version 3 or later, or one that has its id in it, hashed and signed; first its id.
     pub fn event(&self, event: Value) -> (String, Value) {
         self.shared.event(event)
     }
@@ -173,6 +248,9 @@ impl Stranger {
         let made = self.get(home, &path).await.ok();
         let mut event = made["event"].clone();
         event["origin_server_ts"] = json!(now_ms());
+        if ["1", "2"].iter().any(|version| made["room_version"] == *version) {
+            event["event_id"] = json!(format!("${}:{}", unique(), self.shared.name));
+        }
         self.event(event)
     }
 
@@ -201,14 +279,26 @@ impl Shared {
         let hash = Sha256::digest(canonical(&event).as_bytes());
         event["hashes"] = json!({ "sha256": STANDARD_NO_PAD.encode(hash) });
         let redacted = redacted(&event);
-        let id = format!("${}", URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&redacted).as_bytes())));
+        let hash = || format!("${}", URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&redacted).as_bytes())));
+        let id = event["event_id"].as_str().map_or_else(hash, str::to_owned);
         event["signatures"] = self.keys.sign(&self.name, KEY_ID, redacted)["signatures"].clone();
         (id, event)
     }
 
+    fn told(&self, asked: Asked) -> Told {
+        let rule = lock(&self.rules).iter().rev().find(|(start, _)| asked.path.starts_with(start)).cloned();
+        let told = match rule {
+            Some((_, rule)) => rule(&asked),
+            None if asked.path.starts_with("v2/invite/") => (200, self.accept_invite(&asked.body).to_string()),
+            None if asked.path.starts_with("v1/send/") => (200, json!({ "pdus": {} }).to_string()),
+            None => unrecognised(),
+        };
+        lock(&self.heard).push(asked);
+        told
+    }
+
     /// What is said to an invite: yes.
-    fn accept_invite(&self, body: &[u8]) -> Value {
-        let invite: Value = serde_json::from_slice(body).unwrap_or_default();
+    fn accept_invite(&self, invite: &Value) -> Value {
         let mut event = invite["event"].clone();
         let signed = self.keys.sign(&self.name, KEY_ID, redacted(&event));
         event["signatures"][&self.name] = signed["signatures"][&self.name].clone();
@@ -243,15 +333,64 @@ pub async fn ask_with(
     client.send(what.clone(), request).await.unwrap_or_else(|why| panic!("{what} was not answered: {why}"))
 }
 
-/// What redaction leaves of the events that are made here: messages lose their content, members keep what they are.
+/// What redaction leaves of an event, by room version 11 (and 12).
 fn redacted(event: &Value) -> Value {
-    let mut event = event.clone();
-    let membership = event["content"]["membership"].clone();
-    event["content"] = match membership.is_string() && event["type"] == "m.room.member" {
-        true => json!({ "membership": membership }),
-        false => json!({}),
+    const FIELDS: [&str; 12] = [
+        "event_id",
+        "type",
+        "room_id",
+        "sender",
+        "state_key",
+        "content",
+        "hashes",
+        "signatures",
+        "depth",
+        "prev_events",
+        "auth_events",
+        "origin_server_ts",
+    ];
+    let kept: &[&str] = match event["type"].as_str() {
+        Some("m.room.create") => return event.clone(),
+        Some("m.room.member") => &["membership", "join_authorised_via_users_server"],
+        Some("m.room.join_rules") => &["join_rule", "allow"],
+        Some("m.room.power_levels") => {
+            &["ban", "events", "events_default", "invite", "kick", "redact", "state_default", "users", "users_default"]
+        }
+        Some("m.room.history_visibility") => &["history_visibility"],
+        Some("m.room.redaction") => &["redacts"],
+        _ => &[],
     };
+    let mut event = event.clone();
+    if let Some(fields) = event.as_object_mut() {
+        fields.retain(|name, _| FIELDS.contains(&name.as_str()));
+    }
+    if let Some(content) = event["content"].as_object_mut() {
+        content.retain(|name, _| kept.contains(&name.as_str()));
+    }
     event
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn decode(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.get(..2).and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
+        match (first, escaped) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
@@ -273,17 +412,24 @@ async fn answer(
     shared: &Shared,
     request: Request<hyper::body::Incoming>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
-    let (status, body) = match request.uri().path() {
-        "/_matrix/key/v2/server" => {
+    let (path, query) = (request.uri().path().to_owned(), request.uri().query().unwrap_or_default().to_owned());
+    let bytes = request.into_body().collect().await?.to_bytes();
+    let (status, body) = match path.strip_prefix(FEDERATION) {
+        Some(path) => {
+            let body = serde_json::from_slice(&bytes).unwrap_or_default();
+            shared.told(Asked { path: decode(path), query, body })
+        }
+        None if path == "/_matrix/key/v2/server" => {
             shared.asked.fetch_add(1, Ordering::SeqCst);
-            (200, shared.document.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            (200, lock(&shared.document).to_string())
         }
-        path if path.starts_with("/_matrix/federation/v2/invite/") => {
-            (200, shared.accept_invite(&request.into_body().collect().await?.to_bytes()))
-        }
-        _ => (404, json!({ "errcode": "M_UNRECOGNIZED", "error": "this server only asks" })),
+        None => unrecognised(),
     };
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
     Ok(response)
+}
+
+fn unrecognised() -> Told {
+    (404, json!({ "errcode": "M_UNRECOGNIZED", "error": "nobody told this server what to say" }).to_string())
 }

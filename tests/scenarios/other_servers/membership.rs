@@ -40,7 +40,7 @@ async fn the_first_versions_of_the_endpoints_are_answered_in_their_form() {
 }
 
 #[tokio::test]
-async fn a_join_is_what_was_asked_for() {
+async fn d3_05_d3_06_a_join_is_what_was_asked_for() {
     let Some(meeting) = Meeting::new().await else { return };
     let (home, other) = (&meeting.home, &meeting.other);
     let alice = home.user("alice").await;
@@ -73,6 +73,81 @@ async fn a_join_is_what_was_asked_for() {
     // Twice is once.
     put(to(&room, &id), &event).await.ok();
     put(to(&room, &id), &event).await.ok();
+}
+
+#[tokio::test]
+async fn d3_05_d3_06_what_is_brought_is_of_that_room_and_signed_by_that_server() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let (home, other) = (&meeting.home, &meeting.other);
+    let third = meeting.another(2).await;
+    let alice = home.user("alice").await;
+    let rules = json!([{ "type": "m.room.join_rules", "state_key": "", "content": { "join_rule": "knock" } }]);
+    let (room, elsewhere) = (alice.create_room(json!({ "initial_state": rules })).await, alice.public_room().await);
+    let bob = other.user("bob");
+    let garden = format!("!garden:{}", other.name());
+    let invite = other.event(json!({
+        "type": "m.room.member", "room_id": garden, "sender": bob, "state_key": alice.id, "depth": 7,
+        "content": { "membership": "invite" }, "origin_server_ts": 1_700_000_000_000_u64,
+        "prev_events": ["$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        "auth_events": ["$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+    }));
+    let knock = other.make(home, "knock", &room, &bob).await;
+    other.put(home, &path("send_knock", &[&room, &knock.0]), &knock.1).await.ok();
+    let leave = other.make(home, "leave", &room, &bob).await;
+    let of_third = third.make(home, "knock", &room, &third.user("carol")).await;
+    let cases = [
+        ("v1/send_knock", &room, knock),
+        ("v1/send_leave", &room, leave.clone()),
+        ("v2/send_leave", &room, leave),
+        ("v2/invite", &garden, invite),
+    ];
+    for (what, room, (id, event)) in cases {
+        let to = |room: &str, id: &str| format!("/_matrix/federation/{what}/{}/{}", encode(room), encode(id));
+        let body = |event: &Value| match what {
+            "v2/invite" => json!({ "room_version": "11", "event": event, "invite_room_state": [] }),
+            _ => event.clone(),
+        };
+        // Of another room, and with another id, than the path says.
+        let nothing = "$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        for path in [to(&elsewhere, &id), to(room, nothing)] {
+            other.put(home, &path, &body(&event)).await.expect_any(&[400], &["M_BAD_JSON", "M_INVALID_PARAM"]);
+        }
+        // Signed by nobody, by another server, or brought by another.
+        let mut unsigned = event.clone();
+        unsigned["signatures"] = json!({});
+        let foreign = third.event(event.clone()).1;
+        for (who, event) in [(other, &unsigned), (other, &foreign), (&third, &event)] {
+            who.put(home, &to(room, &id), &body(event)).await.expect(403, "M_FORBIDDEN");
+        }
+        // A signature that is none.
+        let mut broken = event.clone();
+        broken["signatures"][other.name()]["ed25519:stranger"] = json!("A".repeat(86));
+        other.put(home, &to(room, &id), &body(&broken)).await.expect(403, "M_FORBIDDEN");
+    }
+    // For a user of another server, well signed by that one.
+    let (id, event) = of_third;
+    other.put(home, &path("send_knock", &[&room, &id]), &event).await.expect(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn who_is_refused_is_refused_however_often_it_asks() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let (home, other) = (&meeting.home, &meeting.other);
+    let alice = home.user("alice").await;
+    let room = alice.public_room().await;
+    let bob = other.user("bob");
+    // Made while he might, brought when he may not any more: it is allowed where it stands, but not now.
+    let (id, join) = other.make(home, "join", &room, &bob).await;
+    alice.post(&format!("/rooms/{}/ban", encode(&room)), json!({ "user_id": bob })).await.ok();
+    alice.set_state(&room, "m.room.topic", "", json!({ "topic": "what Bob is not to know" })).await.ok();
+    for _ in 0..3 {
+        for path in [path("send_join", &[&room, &id]), path("send_join", &[&room, &id]).replace("/v1/", "/v2/")] {
+            let reply = other.put(home, &path, &join).await;
+            assert!(!reply.json.to_string().contains("m.room."), "nothing of the room's state: {reply:?}");
+            reply.expect(403, "M_FORBIDDEN");
+        }
+    }
+    assert_eq!(alice.state(&room, "m.room.member", &bob).await.ok()["membership"], "ban");
 }
 
 #[tokio::test]

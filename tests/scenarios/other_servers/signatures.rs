@@ -85,7 +85,7 @@ async fn the_body_is_signed() {
 }
 
 #[tokio::test]
-async fn keys_that_are_over_sign_nothing() {
+async fn d3_71_keys_that_are_over_sign_nothing() {
     let Some(meeting) = Meeting::new().await else { return };
     let us = meeting.home.server_name();
     let (expired, retired) = (meeting.another(2).await, meeting.another(3).await);

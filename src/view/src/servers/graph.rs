@@ -24,6 +24,8 @@ const MAX_MISSING: usize = 20;
 const MAX_NAMED: usize = 100;
 /// How many events are looked at for each one that may be shown: those that became no part of the room are walked through.
 const PATIENCE: usize = 20;
+/// How many are looked at in any case: else a few rejected ones would end the history of whoever asks for little.
+const LEAST: usize = 2_000;
 
 /// Which events another server misses.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +64,7 @@ impl View {
             }
         }
         let mut shown = Vec::new();
-        for _ in 0..limit * PATIENCE {
+        for _ in 0..(limit * PATIENCE).max(LEAST) {
             let Some((.., no)) = next.pop() else { break };
             let Some(event) = guest.event(no).await? else { continue };
             if event.header.standing == Standing::Accepted {
@@ -105,7 +107,7 @@ impl View {
             }
         }
         let mut found: Vec<Arc<StoredEvent>> = Vec::new();
-        for _ in 0..(limit + MAX_NAMED) * PATIENCE {
+        for _ in 0..((limit + MAX_NAMED) * PATIENCE).max(LEAST) {
             let Some(event) = next.pop_front() else { break };
             let new: Vec<EventNo> = event.header.prev.iter().copied().filter(|no| met.insert(no.0)).collect();
             for (_, event) in guest.events(&new).await? {
