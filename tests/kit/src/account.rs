@@ -72,6 +72,12 @@ impl User {
         }
     }
 
+    /// The same device, for a server that may take longer than a test would wait.
+    pub fn with_patience(mut self, patience: std::time::Duration) -> Self {
+        self.client = self.client.with_patience(patience);
+        self
+    }
+
     /// The part between `@` and `:`.
     pub fn localpart(&self) -> &str {
         self.id[1..].split(':').next().unwrap_or_default()

@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Client {
     http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
     base: String,
+    patience: Duration,
 }
 
 impl Client {
@@ -30,7 +31,12 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
-        Self { http, base: base.trim_end_matches('/').to_owned() }
+        Self { http, base: base.trim_end_matches('/').to_owned(), patience: PATIENCE }
+    }
+
+    /// The same for a server that may take longer than a test would wait.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The address of the homeserver.
@@ -91,8 +97,9 @@ impl Client {
             let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
             Ok::<_, String>((parts, body))
         };
-        let (parts, body) =
-            tokio::time::timeout(PATIENCE, answer).await.map_err(|_| format!("nothing within {PATIENCE:?}"))??;
+        let (parts, body) = tokio::time::timeout(self.patience, answer)
+            .await
+            .map_err(|_| format!("nothing within {:?}", self.patience))??;
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body, json, took: start.elapsed(), what })
     }

@@ -15,6 +15,9 @@ const MB: f64 = 1_048_576.0;
 /// What wakes them.
 const MESSAGE: &str = "good morning";
 
+/// How long one long poll of two minutes may take until it is answered: a thousand at once are much for some servers.
+const PATIENCE: Duration = Duration::from_secs(360);
+
 /// They wait in one room; then somebody speaks there.
 pub async fn run(bench: &mut Bench) {
     let count = bench.size(20, 1_000);
@@ -33,7 +36,8 @@ pub async fn run(bench: &mut Bench) {
     let before = meter::memory(&bench.pids());
     bench.report.add("memory (PSS) before they wait", "MB", 1, before.pss as f64 / MB);
     let waiting = others.iter().zip(&tokens).map(|(user, token)| {
-        let (user, filter) = (user.clone(), json!({ "room": { "state": { "lazy_load_members": true } } }));
+        let user = user.clone().with_patience(PATIENCE);
+        let (user, filter) = (user, json!({ "room": { "state": { "lazy_load_members": true } } }));
         let mut since = token.clone();
         let room = room.clone();
         tokio::spawn(async move {
