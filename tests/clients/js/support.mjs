@@ -160,11 +160,12 @@ export class Device {
         return new Device(label, this.password, credentials);
     }
 
-    /** Starts syncing as a chat application does, and waits for the first answer. */
-    async start({ crypto = false } = {}) {
+    /** Starts syncing as a chat application does, by sliding sync if it is given one, and waits for the first answer. */
+    async start({ crypto = false, slidingSync = undefined } = {}) {
         if (crypto) await this.client.initRustCrypto({ useIndexedDB: false });
         const state = () => this.client.getSyncState();
-        await this.client.startClient({ initialSyncLimit: 8, lazyLoadMembers: true, threadSupport: true, pollTimeout: 10_000 });
+        const options = { initialSyncLimit: 8, lazyLoadMembers: true, threadSupport: true, pollTimeout: 10_000 };
+        await this.client.startClient({ ...options, slidingSync });
         await until(`${this.name}'s first sync`, () => state() === sdk.SyncState.Prepared || state() === sdk.SyncState.Syncing);
     }
 
