@@ -26,7 +26,7 @@ use stoa_rooms::Rooms;
 use stoa_store::Env;
 use stoa_view::View;
 
-pub use crate::routes::router;
+pub use crate::{routes::router, transactions::read_transaction};
 
 /// The state of the router. A handler names the part that it needs: `State(view): State<View>`.
 #[derive(Clone)]

@@ -45,6 +45,12 @@ async fn send(
     Ok(Json(json!({ "pdus": answer.collect::<Map<_, _>>() })))
 }
 
+/// The events of a transaction and the number of its EDUs, if it can be read: for fuzzing.
+#[doc(hidden)]
+pub fn read_transaction(body: &Bytes) -> Option<(Vec<Bytes>, usize)> {
+    read(body).ok().map(|(pdus, edus)| (pdus, edus.len()))
+}
+
 /// The events and EDUs of a transaction, as they stand in it. What is wrong with one of them is its own affair.
 fn read(body: &Bytes) -> Result<(Vec<Bytes>, Vec<Edu>)> {
     let transaction: Body<'_> = serde_json::from_slice(body).map_err(|why| match why.classify() {

@@ -26,6 +26,7 @@ pub use crate::{
     disposition::{disposition, may_be_inline},
     download::Download,
     error::Error,
+    multipart::read_multipart,
     thumbnail::{Method, Thumbnail, ThumbnailRequest},
     upload::{About, Pending, Upload},
 };

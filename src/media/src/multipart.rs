@@ -128,6 +128,20 @@ impl Reader {
     }
 }
 
+/// What a whole answer holds, given in pieces of a size: what is said of the file, and the file. For fuzzing.
+///
+/// # Errors
+/// What is wrong with it.
+#[doc(hidden)]
+pub fn read_multipart(kind: &str, body: &[u8], size: usize) -> Result<(String, Vec<u8>), String> {
+    let mut reader = Reader::new(kind).map_err(|bad| bad.to_string())?;
+    let mut file = Vec::new();
+    for piece in body.chunks(size.max(1)) {
+        file.extend_from_slice(&reader.take(piece).map_err(|bad| bad.to_string())?);
+    }
+    Ok((format!("{:?}", reader.head()), file))
+}
+
 /// What a head says; no more than is needed, and only what can be said again.
 fn read_head(head: &[u8]) -> Head {
     let mut read = Head::default();

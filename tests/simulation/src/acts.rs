@@ -46,11 +46,13 @@ enum Act {
     Typing,
     Receipt,
     ToDevice,
+    Knock,
+    Keys,
     Sync,
     Messages,
 }
 
-const ACTS: [(u64, Act); 16] = [
+const ACTS: [(u64, Act); 18] = [
     (30, Act::Say),
     (6, Act::Topic),
     (4, Act::Levels),
@@ -65,6 +67,8 @@ const ACTS: [(u64, Act); 16] = [
     (3, Act::Typing),
     (4, Act::Receipt),
     (14, Act::ToDevice),
+    (5, Act::Knock),
+    (5, Act::Keys),
     (8, Act::Sync),
     (3, Act::Messages),
 ];
@@ -136,12 +140,7 @@ impl Scene<'_> {
                 self.state("m.room.topic", json!({ "topic": format!("topic {}", self.number) })).await;
             }
             Act::Levels => self.levels().await,
-            Act::JoinRules => {
-                if self.room().kind == Kind::Quarrel {
-                    let rule = *self.dice.pick(&["public", "public", "invite"]);
-                    self.state("m.room.join_rules", json!({ "join_rule": rule })).await;
-                }
-            }
+            Act::JoinRules => self.join_rules().await,
             Act::Ban | Act::Kick if self.stays(self.other) => {}
             Act::Ban => drop(self.me().post(&format!("/rooms/{room}/ban"), &target).await),
             Act::Kick => drop(self.me().post(&format!("/rooms/{room}/kick"), &target).await),
@@ -151,6 +150,11 @@ impl Scene<'_> {
                 let via = &self.other().node.name;
                 drop(self.me().post(&format!("/join/{room}?via={via}"), &json!({})).await);
             }
+            Act::Knock => {
+                let via = &self.other().node.name;
+                drop(self.me().post(&format!("/knock/{room}?via={via}"), &json!({})).await);
+            }
+            Act::Keys => self.me().change_keys(&self.stage.users).await,
             Act::Leave if self.stays(self.me) => {}
             Act::Leave => drop(self.me().post(&format!("/rooms/{room}/leave"), &json!({})).await),
             Act::Redact => self.redact().await,
@@ -208,6 +212,26 @@ impl Scene<'_> {
         if let Some((200, said)) = self.me().put(&path, &content).await {
             self.keep(&said, None, None);
         }
+    }
+
+    /// Who may come in changes. In rooms of some versions those may who are in another room.
+    async fn join_rules(&mut self) {
+        let room = self.room();
+        if room.kind == Kind::Steady {
+            return;
+        }
+        let mut rules = vec!["public", "public", "public", "invite"];
+        rules.extend(
+            [(7, "knock"), (8, "restricted"), (8, "restricted"), (10, "knock_restricted")]
+                .iter()
+                .filter_map(|(since, rule)| (room.version() >= *since).then_some(*rule)),
+        );
+        let mut content = json!({ "join_rule": *self.dice.pick(&rules) });
+        if content["join_rule"].as_str().is_some_and(|rule| rule.ends_with("restricted")) {
+            let of = self.dice.pick(&self.stage.rooms).id.clone();
+            content["allow"] = json!([{ "type": "m.room_membership", "room_id": of }]);
+        }
+        self.state("m.room.join_rules", content).await;
     }
 
     /// Somebody else gets another power.

@@ -27,6 +27,13 @@ pub(crate) struct SimRoom {
     pub(crate) version: &'static str,
 }
 
+impl SimRoom {
+    /// The version as a number.
+    pub(crate) fn version(&self) -> u32 {
+        self.version.parse().unwrap_or(0)
+    }
+}
+
 /// The versions, those of today more often than the others.
 const VERSIONS: [(u64, &str); 12] = [
     (1, "1"),

@@ -35,6 +35,17 @@ pub(crate) struct Post {
     since: Option<String>,
 }
 
+/// The keys of a device, and what is known of those of others.
+#[derive(Default)]
+pub(crate) struct DeviceKeys {
+    /// How often they changed.
+    changes: u64,
+    /// Which they may be: that of the last change that was acknowledged, and those of later ones of which nobody knows.
+    pub(crate) may_be: BTreeSet<u64>,
+    /// Whose keys changed of whom this device was told nothing since.
+    pub(crate) unheard: BTreeSet<String>,
+}
+
 /// A person.
 pub(crate) struct User {
     pub(crate) id: String,
@@ -42,6 +53,7 @@ pub(crate) struct User {
     token: String,
     device: String,
     pub(crate) post: Mutex<Post>,
+    pub(crate) keys: Mutex<DeviceKeys>,
     /// One message, and one sync, after the other.
     writes: tokio::sync::Mutex<()>,
     reads: tokio::sync::Mutex<()>,
@@ -80,6 +92,7 @@ impl User {
             token: text("access_token"),
             device: text("device_id"),
             post: Mutex::default(),
+            keys: Mutex::default(),
             writes: tokio::sync::Mutex::new(()),
             reads: tokio::sync::Mutex::new(()),
         }))
@@ -121,6 +134,50 @@ impl User {
         None
     }
 
+    /// The device gets other keys, which all others are to hear of.
+    pub(crate) async fn change_keys(&self, others: &[Arc<User>]) {
+        let _turn = self.writes.lock().await;
+        let number = {
+            let mut keys = self.keys.lock();
+            keys.changes += 1;
+            keys.changes
+        };
+        let device = &self.device;
+        let body = json!({ "device_keys": {
+            "user_id": self.id, "device_id": device, "algorithms": ["m.megolm.v1.aes-sha2"],
+            "keys": { format!("curve25519:{device}"): format!("key{number}") }, "signatures": {},
+        } });
+        let mut answer = None;
+        self.keys.lock().may_be.insert(number);
+        // Those who never synced have nothing that could be old.
+        for other in others.iter().filter(|other| other.post.lock().since.is_some()) {
+            other.keys.lock().unheard.insert(self.id.clone());
+        }
+        for time in 0..TIMES {
+            answer = self.post("/keys/upload", &body).await;
+            match &answer {
+                None | Some((500.., _)) => sleep(Duration::from_secs(1 << time.min(6))).await,
+                Some(_) => break,
+            }
+        }
+        if matches!(answer, Some((200, _))) {
+            self.keys.lock().may_be.retain(|known| *known >= number);
+        } else {
+            for other in others {
+                other.keys.lock().unheard.remove(&self.id);
+            }
+        }
+    }
+
+    /// Which keys of somebody's device this one finds; 0 if none.
+    pub(crate) async fn finds_keys(&self, of: &User) -> Result<u64, String> {
+        let answer = self.post("/keys/query", &json!({ "device_keys": { &of.id: [] } })).await;
+        let Some((200, said)) = answer else { return Err(format!("{} finds no keys: {answer:?}", self.id)) };
+        let key = &said["device_keys"][&of.id][&of.device]["keys"][format!("curve25519:{}", of.device)];
+        let number = key.as_str().and_then(|key| key.strip_prefix("key")?.parse().ok());
+        Ok(number.unwrap_or(0))
+    }
+
     /// Sends the next message to the device of somebody.
     pub(crate) async fn write_to(&self, to: &User, all_devices: bool) {
         let _turn = self.writes.lock().await;
@@ -145,6 +202,9 @@ impl User {
         let since = since.map(|since| format!("&since={}", part(&since))).unwrap_or_default();
         let answer = self.get(&format!("/sync?timeout={wait_ms}{since}")).await;
         if let Some((200, said)) = &answer {
+            for changed in said["device_lists"]["changed"].as_array().into_iter().flatten() {
+                self.keys.lock().unheard.remove(changed.as_str().unwrap_or_default());
+            }
             let mut post = self.post.lock();
             post.since = said["next_batch"].as_str().map(str::to_owned);
             for event in said["to_device"]["events"].as_array().into_iter().flatten() {

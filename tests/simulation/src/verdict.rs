@@ -23,6 +23,7 @@ impl World {
             user.catch_up().await?;
         }
         self.judge_post()?;
+        self.judge_keys().await?;
         for room in &self.stage.rooms {
             let mut views = Views::new();
             for node in &self.nodes {
@@ -55,6 +56,24 @@ impl World {
                 let lost: Vec<_> = sent.iter().filter(|number| !came.contains(number)).collect();
                 if !lost.is_empty() {
                     return Err(format!("{told} are lost: {lost:?} of {sent:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those who shared a room all the time heard of each change of the others' keys, and find the last ones.
+    async fn judge_keys(&self) -> Result<(), String> {
+        let steady = anchors(&self.stage.users);
+        for me in &steady {
+            for other in steady.iter().filter(|other| other.id != me.id) {
+                let may_be = other.keys.lock().may_be.clone();
+                if me.keys.lock().unheard.contains(&other.id) {
+                    return Err(format!("{} is not told that the keys of {} changed", me.id, other.id));
+                }
+                let found = me.finds_keys(other).await?;
+                if !may_be.contains(&found) && (found, may_be.is_empty()) != (0, true) {
+                    return Err(format!("{} finds the keys {found} of {}, not {may_be:?}", me.id, other.id));
                 }
             }
         }
