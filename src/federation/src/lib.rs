@@ -12,6 +12,7 @@ mod fetch;
 mod history;
 mod intake;
 mod join;
+mod knots;
 mod policy;
 mod query;
 mod sender;

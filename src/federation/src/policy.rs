@@ -74,7 +74,7 @@ impl Federation {
 }
 
 impl Inner {
-    async fn agreed(&self, sent: Result<OwnedEventId, stoa_rooms::Error>) -> Result<OwnedEventId, Error> {
+    pub(crate) async fn agreed(&self, sent: Result<OwnedEventId, stoa_rooms::Error>) -> Result<OwnedEventId, Error> {
         match sent {
             Err(stoa_rooms::Error::Unsigned(unsigned)) => self.agree(unsigned).await,
             other => Ok(other?),

@@ -14,6 +14,7 @@ use stoa_store::{Snapshot, Tx, rows, schema};
 
 use crate::{
     Error, Rooms,
+    gather::Gathered,
     live::Live,
     membership::member,
     profile::Profile,
@@ -107,8 +108,9 @@ impl Rooms {
             Writer::over(inner, &snapshot, Live::unwritten(no, id.clone(), rules.clone(), create.clone()), None);
         writer.tx = tx;
         let powers = Powers::new(Create::read(&rules, &create), None);
-        auth::check_with(&rules, &create, &powers, &auth::AuthState::<Arc<Pdu>>::new())?;
-        writer.apply(create, Vec::new(), Arc::new(powers), None).await?;
+        let gathered = Gathered::nothing(Arc::new(powers));
+        auth::check_with(&rules, &create, &gathered.powers, &gathered.state)?;
+        writer.apply(create, gathered, None).await?;
         for wish in first_events(request, &rules, alias.as_deref()) {
             writer.add(wish).await.map_err(as_initial_state)?;
         }

@@ -19,7 +19,7 @@ use stoa_store::{
     state::{Change, Class, Root},
 };
 
-use crate::{Error, send::TxnKey, writer::Writer};
+use crate::{Error, gather::Gathered, send::TxnKey, writer::Writer};
 
 /// What an invited or knocking user is shown of the room (Client-Server API, "Stripped state").
 pub(crate) const STRIPPED: [&str; 7] = [
@@ -102,19 +102,19 @@ pub(crate) struct Place {
 }
 
 impl Writer<'_> {
-    /// Adds an allowed event of our own to the room, after all its forward extremities.
+    /// Adds an allowed event of our own to the room, after its forward extremities.
     pub(crate) async fn apply(
         &mut self,
         pdu: Arc<Pdu>,
-        auth: Vec<EventNo>,
-        powers: Arc<Powers>,
+        gathered: Gathered,
         txn: Option<TxnKey>,
     ) -> Result<Arc<Pdu>, Error> {
+        let Gathered { root, powers, nos, .. } = gathered;
         let place = Place {
             way: Way::Live,
             standing: Standing::Accepted,
-            before: self.live.head.root,
-            auth,
+            before: root,
+            auth: nos,
             prev: self.tips().into_iter().map(|(no, ..)| no).collect(),
             depth: pdu.depth(),
             missing: Vec::new(),

@@ -13,11 +13,20 @@ use crate::{Error, writer::Writer};
 
 /// What judging an event needs.
 pub(crate) struct Gathered {
+    /// The state that it is from.
+    pub(crate) root: Root,
     pub(crate) state: AuthState<Arc<Pdu>>,
     pub(crate) powers: Arc<Powers>,
     /// The auth events, by number and by id.
     pub(crate) nos: Vec<EventNo>,
     pub(crate) ids: Vec<OwnedEventId>,
+}
+
+impl Gathered {
+    /// Before a room's first event.
+    pub(crate) fn nothing(powers: Arc<Powers>) -> Gathered {
+        Gathered { root: Root::EMPTY, state: AuthState::new(), powers, nos: Vec::new(), ids: Vec::new() }
+    }
 }
 
 impl Writer<'_> {
@@ -40,6 +49,7 @@ impl Writer<'_> {
     ) -> Result<Gathered, Error> {
         let rules = self.live.rules.clone();
         let mut gathered = Gathered {
+            root,
             state: AuthState::new(),
             powers: self.powers_at(root).await?,
             nos: Vec::with_capacity(4),

@@ -9,6 +9,7 @@ mod create;
 mod effects;
 mod enter;
 mod error;
+mod extremities;
 mod gather;
 mod ingest;
 mod invites;
@@ -72,6 +73,7 @@ struct Inner {
     config: Config,
     locks: lock::Locks,
     acls: acl::Acls,
+    forked: extremities::Forked,
 }
 
 impl Inner {
@@ -105,8 +107,8 @@ impl Rooms {
         config: Config,
     ) -> Rooms {
         let key = key.into();
-        let (locks, acls) = (lock::Locks::default(), acl::Acls::new(1024));
-        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks, acls }) }
+        let (locks, acls, forked) = (lock::Locks::default(), acl::Acls::new(1024), extremities::Forked::default());
+        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks, acls, forked }) }
     }
 
     /// The name of this server.

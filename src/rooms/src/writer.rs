@@ -131,7 +131,7 @@ impl<'a> Writer<'a> {
         let (pdu, gathered) = self.make(wish).await?;
         let pdu = Arc::new(pdu);
         self.require_signature(&pdu, txn.as_ref()).await?;
-        self.apply(pdu, gathered.nos, gathered.powers, txn).await
+        self.apply(pdu, gathered, txn).await
     }
 
     /// Adds one event and commits.
@@ -148,7 +148,14 @@ impl<'a> Writer<'a> {
 
     /// Builds and signs an event and asks the law. The room stays as it is.
     pub(crate) async fn make(&mut self, wish: Wish) -> Result<(Pdu, Gathered), Error> {
-        let gathered = self.gather(&wish.sender, &wish.kind, wish.state_key.as_deref(), &wish.content).await?;
+        let before = self.before().await?;
+        let event = (&*wish.sender, &*wish.kind, wish.state_key.as_deref(), &*wish.content);
+        let gathered = self.gather_at(before, event).await?;
+        // With too many extremities for one event the room is more than what it follows.
+        let now = match before == self.live.head.root {
+            true => None,
+            false => Some(self.gather_at(self.live.head.root, event).await?),
+        };
         let tips = self.tips();
         let depth = tips.iter().map(|(_, depth, _)| *depth).max().unwrap_or(0);
         let given = match self.live.rules.reference_pairs {
@@ -168,8 +175,22 @@ impl<'a> Writer<'a> {
             redacts: wish.redacts,
         };
         let pdu = self.inner.seal(draft, given, &self.live.rules)?;
-        stoa_event::auth::check_with(&self.live.rules, &pdu, &gathered.powers, &gathered.state)?;
+        for gathered in [&gathered].into_iter().chain(&now) {
+            stoa_event::auth::check_with(&self.live.rules, &pdu, &gathered.powers, &gathered.state)?;
+        }
         Ok((pdu, gathered))
+    }
+
+    /// The state before an event of ours: that of all forward extremities, or of those that it names.
+    async fn before(&mut self) -> Result<Root, Error> {
+        if self.live.head.extremities.len() <= MAX_PREV_EVENTS {
+            return Ok(self.live.head.root);
+        }
+        let mut roots = Vec::with_capacity(MAX_PREV_EVENTS);
+        for (no, ..) in self.tips() {
+            roots.push(self.state_after(no).await?);
+        }
+        self.resolve(roots).await
     }
 
     /// What an event of versions 1 and 2 carries besides: an id, and the hashes of what it names.
@@ -226,6 +247,7 @@ impl<'a> Writer<'a> {
         self.state.write(&mut self.tx, &self.roots);
         if !self.tx.is_empty() {
             self.inner.store.commit(self.tx).await?;
+            self.inner.forked.note(self.live.no, self.live.head.extremities.len());
         }
         self.live.trim();
         if let Some(lock) = &mut self.lock {

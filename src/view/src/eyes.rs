@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use stoa_event::visible::{Around, HistoryVisibility, Membership as Strength, Viewpoint, user_may_see};
+use stoa_event::{
+    auth::kind,
+    visible::{Around, HistoryVisibility, Membership as Strength, Viewpoint, user_may_see},
+};
 use stoa_store::{
     EventNo, Membership, Position, RoomNo, Snapshot, StateKeyNo, Store, UserNo,
     rows::{
@@ -122,6 +125,10 @@ impl<'a> Eyes<'a> {
         let (Standing::Accepted, Some(before), Some(at)) = (header.standing, header.before, header.at) else {
             return Ok(None);
         };
+        // It says nothing.
+        if header.kind == kind::DUMMY && header.state_key.is_none() {
+            return Ok(None);
+        }
         if let Some(own) = self.own_end().filter(|own| own.at == at) {
             return Ok(Some(own.membership));
         }

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod events;
+mod forks;
 mod membership;
 mod news;
 mod queries;

@@ -40,6 +40,8 @@ pub mod kind {
     pub const THIRD_PARTY_INVITE: &str = "m.room.third_party_invite";
     /// `m.room.aliases`
     pub const ALIASES: &str = "m.room.aliases";
+    /// `org.matrix.dummy_event`: it says nothing, but brings forward extremities together.
+    pub const DUMMY: &str = "org.matrix.dummy_event";
     /// `m.room.policy`
     pub const POLICY: &str = "m.room.policy";
     /// `m.room.redaction`

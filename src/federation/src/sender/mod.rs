@@ -55,11 +55,18 @@ pub(crate) struct Sender {
 }
 
 impl Federation {
-    /// Sends to other servers what our users do, and keeps what is known of theirs, for as long as it is polled. It must be
-    /// run once.
+    /// Sends to other servers what our users do, keeps what is known of theirs, and rooms together, for as long as it is
+    /// polled. It must be run once.
     pub async fn run(self) {
         let inner = &*self.inner;
-        tokio::join!(inner.follow(), inner.tell_typing(), inner.dispatch(), inner.look_again(), inner.resync());
+        tokio::join!(
+            inner.follow(),
+            inner.tell_typing(),
+            inner.dispatch(),
+            inner.look_again(),
+            inner.resync(),
+            inner.knit()
+        );
     }
 }
 
