@@ -19,7 +19,7 @@ createRoom inviteUser joinRoom joinRoomById leaveRoom forgetRoom kick ban unban 
 setRoomAlias getRoomIdByAlias deleteRoomAlias getLocalAliases
 sendMessage setRoomStateWithKey redactEvent
 sync getRoomEvents getEventContext getOneRoomEvent getMembersByRoom getJoinedMembersByRoom getRoomState getRoomStateWithKey
-setTyping postReceipt setReadMarker
+setTyping postReceipt setReadMarker reportEvent reportRoom reportUser
 uploadContent getConfigAuthed getContentAuthed getContentOverrideNameAuthed getContentThumbnailAuthed
 """.split())
 
@@ -40,5 +40,7 @@ NOT_EXERCISED = {
     ("getWellknown", "404", "*"): "either answer will do", ("getWellknown", "200", ""): "either answer will do",
     ("deleteProfileField", "400", "M_BAD_JSON"): "the request has no body",
     ("getLocalAliases", "400", "M_INVALID_PARAM"): "403 is allowed instead",
+    ("reportRoom", "404", "M_NOT_FOUND"): "whether there is such a room is not told",
+    ("reportUser", "404", "M_NOT_FOUND"): "whether there is such a user is not told",
     ("setPushRule", "404", "M_NOT_FOUND"): "400 is allowed instead",
 }  # fmt: skip

@@ -27,6 +27,7 @@ mod receipts;
 mod redaction;
 mod registration;
 mod relations;
+mod reports;
 mod restart;
 mod sending;
 mod sliding;

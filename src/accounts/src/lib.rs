@@ -20,6 +20,7 @@ pub mod push_rules;
 mod pushers;
 mod register;
 pub mod remote_devices;
+pub mod reports;
 mod to_device;
 mod token;
 pub mod uia;

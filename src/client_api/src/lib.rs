@@ -22,6 +22,7 @@ mod pushers;
 mod read;
 mod register;
 mod relations;
+mod reports;
 mod routes;
 mod send;
 mod sliding;

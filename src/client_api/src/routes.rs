@@ -5,8 +5,8 @@ use stoa_http::layers;
 
 use crate::{
     Api, account, account_data, aliases, capabilities, create_room, devices, filter, key_backup, keys, live, login,
-    media, membership, openid, profile, push_rules, pushers, read, register, relations, send, sliding, state, sync,
-    throttle, to_device, versions, well_known,
+    media, membership, openid, profile, push_rules, pushers, read, register, relations, reports, send, sliding, state,
+    sync, throttle, to_device, versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -28,6 +28,7 @@ pub fn router(api: Api) -> Router {
         .merge(keys::routes())
         .merge(key_backup::routes())
         .merge(to_device::routes())
+        .merge(reports::routes())
         .merge(sliding::routes())
         .merge(sync::routes())
         .merge(create_room::routes())

@@ -36,6 +36,8 @@ pub enum Kind {
     Join,
     /// Invites sent by a user.
     Invite,
+    /// Reports of a user.
+    Report,
     /// Uploads of a user.
     Upload,
     /// Files of other servers that are fetched for a user or an address.
@@ -64,6 +66,8 @@ pub struct Config {
     pub join: Rate,
     /// Invites sent by a user.
     pub invite: Rate,
+    /// Reports of a user.
+    pub report: Rate,
     /// Uploads of a user.
     pub upload: Rate,
     /// Files of other servers that are fetched for a user or an address.
@@ -85,6 +89,7 @@ impl Default for Config {
             live: rate(40.0, 200),
             join: rate(0.5, 30),
             invite: rate(0.5, 50),
+            report: rate(0.1, 20),
             upload: rate(2.0, 50),
             remote_media: rate(10.0, 500),
             federation: rate(50.0, 1000),
@@ -102,6 +107,7 @@ impl Config {
             Kind::Live => self.live,
             Kind::Join => self.join,
             Kind::Invite => self.invite,
+            Kind::Report => self.report,
             Kind::Upload => self.upload,
             Kind::RemoteMedia => self.remote_media,
             Kind::Federation => self.federation,

@@ -19,6 +19,7 @@ use crate::{
         receipts::{Receipt, ReceiptKey},
         remote::{Destination, ServerKeys},
         remote_media::RemoteMedia,
+        reports::Report,
         rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName, Waiting},
         tokens::{AccessToken, RefreshToken},
         users::User,
@@ -131,6 +132,9 @@ tables! {
     PUSHERS = 51 in Rows: (UserNo, String, String) => Pusher;
     /// Who has a pusher of that app id and push key. Written by `rows/pushers.rs`.
     PUSHER_OWNERS = 52 in Rows: (String, String, UserNo) => ();
+
+    /// What people reported, in order. Written by `rows/reports.rs`.
+    REPORTS = 53 in Rows: Position => Report;
 
     // Key backup.
     /// Versions of a user's key backup. Written by `rows/key_backup.rs`.

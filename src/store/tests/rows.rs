@@ -16,6 +16,7 @@ use stoa_store::{
         media::{File, Media},
         pushers::Pusher,
         receipts::{Receipt, ReceiptKey},
+        reports::Report,
         rooms::{Alias, Head, Member, Outside, OwnMembership, SentTxn, StateKeyName},
         tokens::{AccessToken, RefreshToken},
         users::User,
@@ -153,6 +154,15 @@ fn accounts(page: &mut Page) {
     page.row("refresh token", &RefreshToken { user: UserNo(1), device: text("phone"), access: [2; 32] });
     page.row("account data", &AccountData { json: b"{}".to_vec(), at: Position(9) });
     page.row("account data change", &AccountDataChange { room: Some(RoomNo(1)), kind: text("m.tag") });
+    let report = Report {
+        by: UserNo(1),
+        room: Some(text("!r:a")),
+        event: Some(text("$e")),
+        user: Some(text("@b:a")),
+        reason: text("rude"),
+        ts: 1,
+    };
+    page.row("report", &report);
     page.row("pusher", &Pusher { json: b"{}".to_vec(), device: text("phone"), created: 1 });
     let version = BackupVersion {
         algorithm: text("m.megolm_backup.v1.curve25519-aes-sha2"),

@@ -171,6 +171,23 @@ impl View {
         let it = reach.event(id).await?;
         reach.render(&[it]).await?.pop().ok_or_else(missing)
     }
+
+    /// Who sent an event of a room that the user is in.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]
+    pub async fn sender(&self, viewer: &Viewer, room: &OwnedRoomId, id: &EventId) -> Result<String, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let missing = || Error::NotFound("the event was not found, or you are not joined to the room");
+        let mut reach = self.reach(&snapshot, viewer, room).await.map_err(|error| match error {
+            Error::Forbidden(_) => missing(),
+            other => other,
+        })?;
+        if !reach.eyes.is_joined() {
+            return Err(missing());
+        }
+        Ok(reach.event(id).await?.event.header.sender.clone())
+    }
 }
 
 fn senders(events: &[Visible]) -> BTreeSet<&str> {

@@ -140,3 +140,7 @@ def at_start(h):
     if built(h, alice, "reportEvent", {"roomId": room, "eventId": event}, body={}):
         alice.call("reportEvent", {"roomId": room, "eventId": event}, body={"reason": "spam"})
         h.person("bob").call("reportEvent", {"roomId": room, "eventId": event}, body={}, **HIDDEN)
+    for operation, where in (("reportRoom", {"roomId": room}), ("reportUser", {"userId": alice.id})):
+        if built(h, alice, operation, where, body={"reason": ""}):
+            alice.call(operation, where, body={"reason": "spam"})
+            alice.call(operation, where, body={}, expect=400, errcode=MISSING)

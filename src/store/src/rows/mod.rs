@@ -13,6 +13,7 @@ pub mod pushers;
 pub mod receipts;
 pub mod remote;
 pub mod remote_media;
+pub mod reports;
 pub mod rooms;
 pub mod server;
 pub mod to_device;
