@@ -9,7 +9,11 @@ use stoa_federation::Federation;
 use stoa_http::{Body, Error, Json, Result, Who};
 use stoa_rooms::{Action, Change, CreateRoom, InitialState, Preset, Profile, Rooms};
 
-use crate::{Api, membership::profile, paths::Paths};
+use crate::{
+    Api,
+    membership::{profile, third_party},
+    paths::Paths,
+};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new().v3("/createRoom", post(create))
@@ -50,7 +54,7 @@ struct Request {
     name: Option<String>,
     topic: Option<String>,
     invite: Vec<OwnedUserId>,
-    invite_3pid: Vec<Value>,
+    invite_3pid: Vec<Map<String, Value>>,
     room_version: Option<String>,
     creation_content: Map<String, Value>,
     initial_state: Vec<FirstState>,
@@ -72,9 +76,7 @@ async fn create(
     State(federation): State<Federation>,
     Body(request): Body<Request>,
 ) -> Result<Json<Response>> {
-    if !request.invite_3pid.is_empty() {
-        return Err(Error::forbidden("This server does not invite by third-party identifiers"));
-    }
+    let addresses = request.invite_3pid.into_iter().map(third_party).collect::<Result<Vec<_>>>()?;
     let mut invite = Vec::with_capacity(request.invite.len());
     for user in request.invite {
         if !invite.iter().any(|(other, _)| *other == user) && user != who.user {
@@ -112,6 +114,11 @@ async fn create(
         })
         .await?;
     invite_away(&federation, &room_id, &who.user, away, request.is_direct).await;
+    for address in addresses {
+        if let Err(why) = federation.invite_address(&room_id, &who.user, address).await {
+            tracing::info!(room = %room_id, %why, "cannot invite an address into a new room");
+        }
+    }
     Ok(Json(Response { room_id }))
 }
 

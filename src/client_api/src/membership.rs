@@ -9,7 +9,7 @@ use ruma_common::{OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stoa_accounts::Accounts;
-use stoa_federation::{Federation, Via};
+use stoa_federation::{Federation, ThirdParty, Via};
 use stoa_http::{Body, Empty, Error, Json, Params, Result, Segments, Who};
 use stoa_rooms::{
     Action, Change,
@@ -63,7 +63,15 @@ impl FromRef<Api> for Parts {
 #[derive(Deserialize)]
 struct Reason {
     reason: Option<String>,
-    third_party_signed: Option<Value>,
+    third_party_signed: Option<ThirdPartySigned>,
+}
+
+/// The proof that an invited address is the user's: who invited, and what the identity server signed.
+#[derive(Clone, Deserialize)]
+struct ThirdPartySigned {
+    sender: OwnedUserId,
+    #[serde(flatten)]
+    signed: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -76,7 +84,18 @@ struct Target {
 struct Invitation {
     user_id: Option<OwnedUserId>,
     reason: Option<String>,
-    id_server: Option<String>,
+    #[serde(flatten)]
+    address: Map<String, Value>,
+}
+
+/// The four fields of an invite by a third-party identifier.
+pub(crate) fn third_party(mut fields: Map<String, Value>) -> Result<ThirdParty> {
+    const FIELDS: [&str; 4] = ["id_server", "id_access_token", "medium", "address"];
+    if let Some(missing) = FIELDS.into_iter().find(|field| !fields.contains_key(*field)) {
+        return Err(Error::missing_param(format!("{missing} is missing")));
+    }
+    fields.retain(|field, _| FIELDS.contains(&field.as_str()));
+    serde_json::from_value(fields.into()).map_err(|why| Error::invalid_param(why.to_string()))
 }
 
 #[derive(Serialize)]
@@ -169,10 +188,10 @@ async fn join(
 }
 
 async fn enter(parts: &Parts, who: &Who, room_id: OwnedRoomId, via: Via, body: Reason) -> Result<Json<RoomIdAnswer>> {
-    if body.third_party_signed.is_some() {
-        return Err(Error::forbidden("This server does not accept third-party invites"));
-    }
     let Parts { rooms, accounts, federation } = parts;
+    if let Some(ThirdPartySigned { sender, signed }) = body.third_party_signed {
+        federation.redeem(&room_id, &sender, &who.user, signed).await?;
+    }
     let here = rooms.knows(&room_id).await?;
     let joined = match here {
         true => {
@@ -256,10 +275,11 @@ async fn invite(
     Body(body): Body<Invitation>,
 ) -> Result<Empty> {
     let Some(user) = body.user_id else {
-        return Err(match body.id_server {
-            Some(_) => Error::forbidden("This server does not invite by third-party identifiers"),
-            None => Error::bad_json("user_id is missing"),
-        });
+        if !body.address.contains_key("id_server") {
+            return Err(Error::bad_json("user_id is missing"));
+        }
+        federation.invite_address(&room, &who.user, third_party(body.address)?).await?;
+        return Ok(Empty {});
     };
     if user.server_name() == rooms.server() {
         change(&federation, &accounts, &room, Action::Invite, &who.user, user, body.reason).await?;

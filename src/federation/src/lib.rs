@@ -10,6 +10,7 @@ mod edus;
 mod error;
 mod fetch;
 mod history;
+mod identity;
 mod intake;
 mod join;
 mod knots;
@@ -17,6 +18,7 @@ mod policy;
 mod query;
 mod sender;
 mod serve;
+mod third_party;
 mod transactions;
 
 use std::sync::Arc;
@@ -32,10 +34,12 @@ pub use crate::{
     devices::{Wanted, WantedKeys},
     edus::Edu,
     error::Error,
+    identity::ThirdParty,
     intake::Received,
     join::Via,
     sender::FOLLOWER,
     serve::{Accepted, Invitation},
+    third_party::{Bound, Exchange, Pending},
     transactions::Transaction,
 };
 

@@ -10,7 +10,7 @@ use stoa_accounts::Who;
 use stoa_event::{ids::OwnedRoomId, pdu::Pdu};
 use stoa_rooms::{Arrival, Outcome};
 
-const FORKS: usize = 200;
+const FORKS: usize = 60;
 
 /// A room with as many forks: so many users of another server came in, and none saw the others.
 async fn forked(world: &World) -> (Who, OwnedRoomId) {

@@ -14,6 +14,7 @@ mod openid;
 mod query;
 mod routes;
 mod spaces;
+mod third_party;
 mod transactions;
 mod version;
 

@@ -9,7 +9,7 @@ use stoa_http::{
 use crate::{
     Api, devices, directory, events,
     few::{Few, few},
-    invites, keys, media, membership, openid, query, spaces, transactions, version,
+    invites, keys, media, membership, openid, query, spaces, third_party, transactions, version,
 };
 
 /// The whole API, with everything that happens around a request, to be put beside others.
@@ -25,12 +25,14 @@ pub fn router(api: Api) -> Router {
         .merge(events::routes())
         .merge(membership::routes())
         .merge(invites::routes())
+        .merge(third_party::routes())
         .merge(directory::routes())
         .merge(query::routes())
         .merge(devices::routes())
         .merge(media::routes())
         .merge(large)
         .route_layer(from_fn_with_state(Gate::from_ref(&api), signed));
-    let open = Router::new().merge(version::routes()).merge(keys::routes()).merge(openid::routes());
+    let open =
+        Router::new().merge(version::routes()).merge(keys::routes()).merge(openid::routes()).merge(third_party::open());
     layers::beside(open.merge(signed_only)).with_state(api)
 }

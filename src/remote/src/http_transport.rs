@@ -169,6 +169,15 @@ impl Transport for HttpTransport {
         })
     }
 
+    fn ask_url(
+        &self,
+        request: http::Request<Bytes>,
+        limits: Limits,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        let rules = Rules { limits, redirects: MAX_REDIRECTS, https_only: true };
+        Box::pin(async move { Ok(self.web.fetch(request, rules).await?.response) })
+    }
+
     fn open_url(&self, url: &str, limits: Limits) -> BoxFuture<'_, Result<http::Response<Pieces>, TransportError>> {
         let (url, rules) = (url.to_owned(), Rules { limits, redirects: MAX_REDIRECTS, https_only: true });
         Box::pin(async move { self.web.open(&url, rules).await })

@@ -172,6 +172,21 @@ impl Remote {
     ) -> Result<http::Response<Bytes>, Error> {
         self.caller.send(to, request, true, options).await
     }
+
+    /// Asks a server that is no homeserver (an identity server) something, at a URL that somebody named: HTTPS, a public
+    /// address, nothing signed. The answer is one of success.
+    ///
+    /// # Errors
+    /// Where there is no answer, or an error.
+    pub async fn ask_url(&self, request: http::Request<Bytes>, limits: Limits) -> Result<http::Response<Bytes>, Error> {
+        let answer = tokio::time::timeout(limits.timeout, self.caller.transport.ask_url(request, limits)).await;
+        let answer = answer.unwrap_or(Err(TransportError::Timeout))?;
+        match answer.status().is_success() {
+            true if answer.body().len() > limits.max_bytes => Err(TransportError::TooLarge(limits.max_bytes).into()),
+            true => Ok(answer),
+            false => Err(Error::Answer(Box::new(caller::read_error(answer)))),
+        }
+    }
 }
 
 /// Writes a typed request; its URI is the path with the query.

@@ -40,6 +40,15 @@ pub trait Transport: Send + Sync {
         Box::pin(async move { Ok(answer.await?.map(whole)) })
     }
 
+    /// Sends a request whose URI is a URL that somebody named, and gives its answer, whatever its status.
+    fn ask_url(
+        &self,
+        _request: http::Request<Bytes>,
+        _: Limits,
+    ) -> BoxFuture<'_, Result<http::Response<Bytes>, TransportError>> {
+        Box::pin(async { Err(TransportError::BadUrl("URLs cannot be asked here")) })
+    }
+
     /// Gets what is at a URL that another server named.
     fn open_url(&self, _url: &str, _: Limits) -> BoxFuture<'_, Result<http::Response<Pieces>, TransportError>> {
         Box::pin(async { Err(TransportError::BadUrl("URLs cannot be had here")) })

@@ -147,6 +147,18 @@ impl Rooms {
         Ok(shown)
     }
 
+    /// The state event of that type and key now.
+    ///
+    /// # Errors
+    /// Where the room is not known.
+    pub async fn state_event(&self, room: &RoomId, kind: &str, key: &str) -> Result<Option<Arc<Pdu>>, Error> {
+        let (lock, snapshot) = self.locked(room).await?;
+        let mut writer = Writer::begin(&self.inner, &snapshot, lock).await?;
+        let found = writer.current(kind, key).await?;
+        writer.leave();
+        Ok(found.map(|(_, pdu)| pdu))
+    }
+
     /// Whether a user of another server may come in because of the rooms in which the user is, so that we may vouch for it.
     ///
     /// # Errors

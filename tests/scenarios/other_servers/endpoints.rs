@@ -33,6 +33,8 @@ const ENDPOINTS: &[&str] = &[
     "POST /_matrix/federation/v1/user/keys/claim",
     "POST /_matrix/federation/v1/user/keys/query",
     "POST /_matrix/key/v2/query",
+    "PUT /_matrix/federation/v1/3pid/onbind",
+    "PUT /_matrix/federation/v1/exchange_third_party_invite/{roomId}",
     "PUT /_matrix/federation/v1/invite/{roomId}/{eventId}",
     "PUT /_matrix/federation/v1/send/{txnId}",
     "PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}",

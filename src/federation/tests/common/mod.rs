@@ -136,6 +136,12 @@ impl Net {
 }
 
 impl Transport for Net {
+    fn ask_url(&self, request: http::Request<Bytes>, limits: Limits) -> BoxFuture<'_, Answer> {
+        assert_eq!(request.uri().scheme_str(), Some("https"));
+        let host = name(request.uri().host().unwrap());
+        self.call(&host, request, limits)
+    }
+
     fn call(&self, to: &ServerName, request: http::Request<Bytes>, _: Limits) -> BoxFuture<'_, Answer> {
         let to = to.to_owned();
         Box::pin(async move {
@@ -228,6 +234,15 @@ impl World {
         rows::devices::put(&mut tx, user_no, &device, &Device::default());
         self.store.commit(tx).await.unwrap();
         Who { user, user_no, device, admin: false, guest: false }
+    }
+
+    /// An account of ours.
+    pub async fn account(&self, localpart: &str) {
+        let snapshot = self.store.snapshot().await.unwrap();
+        let mut tx = Tx::new();
+        let no = self.store.names().name_user(&snapshot, &mut tx, &format!("@{localpart}:{US}")).await.unwrap();
+        rows::users::create(&mut tx, no, &rows::users::User::default());
+        self.store.commit(tx).await.unwrap();
     }
 
     pub async fn room(&self, creator: &Who) -> OwnedRoomId {
