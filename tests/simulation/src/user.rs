@@ -40,7 +40,7 @@ pub(crate) struct Post {
 pub(crate) struct DeviceKeys {
     /// How often they changed.
     changes: u64,
-    /// Which they may be: that of the last change that was acknowledged, and those of later ones of which nobody knows.
+    /// Which they may be, 0 for none: that of the last change that was acknowledged, and those of later ones of which nobody knows.
     pub(crate) may_be: BTreeSet<u64>,
     /// Whose keys changed of whom this device was told nothing since.
     pub(crate) unheard: BTreeSet<String>,
@@ -92,7 +92,7 @@ impl User {
             token: text("access_token"),
             device: text("device_id"),
             post: Mutex::default(),
-            keys: Mutex::default(),
+            keys: Mutex::new(DeviceKeys { may_be: BTreeSet::from([0]), ..DeviceKeys::default() }),
             writes: tokio::sync::Mutex::new(()),
             reads: tokio::sync::Mutex::new(()),
         }))
