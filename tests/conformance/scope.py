@@ -19,7 +19,9 @@ createRoom inviteUser joinRoom joinRoomById leaveRoom forgetRoom kick ban unban 
 setRoomAlias getRoomIdByAlias deleteRoomAlias getLocalAliases
 sendMessage setRoomStateWithKey redactEvent
 sync getRoomEvents getEventContext getOneRoomEvent getMembersByRoom getJoinedMembersByRoom getRoomState getRoomStateWithKey
-setTyping postReceipt setReadMarker reportEvent reportRoom reportUser
+getRelatingEvents getRelatingEventsWithRelType getRelatingEventsWithRelTypeAndEventType getThreadRoots
+upgradeRoom getSpaceHierarchy getRoomSummary getEventByTimestamp
+setTyping postReceipt setReadMarker reportEvent reportRoom reportUser getPresence setPresence
 uploadContent getConfigAuthed getContentAuthed getContentOverrideNameAuthed getContentThumbnailAuthed
 """.split())
 
@@ -42,5 +44,6 @@ NOT_EXERCISED = {
     ("getLocalAliases", "400", "M_INVALID_PARAM"): "403 is allowed instead",
     ("reportRoom", "404", "M_NOT_FOUND"): "whether there is such a room is not told",
     ("reportUser", "404", "M_NOT_FOUND"): "whether there is such a user is not told",
+    ("getPresence", "404", "*"): "403 is allowed instead",
     ("setPushRule", "404", "M_NOT_FOUND"): "400 is allowed instead",
 }  # fmt: skip

@@ -82,7 +82,7 @@ async fn private_receipts_stay_at_home(two: Two) {
     assert!(!ephemeral.contains("m.read.private") && !ephemeral.contains(&bob.id), "{ephemeral}");
 }
 
-between!(presence, ignore = "presence is not there yet");
+between!(presence);
 async fn presence(two: Two) {
     let (alice, bob) = two.users().await;
     shared_room(&alice, &bob).await;

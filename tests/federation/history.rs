@@ -135,3 +135,32 @@ async fn an_event_by_its_time(two: Two) {
     };
     eventually("an event of that time, from the other server", there).await;
 }
+
+between!(events_by_time);
+async fn events_by_time(two: Two) {
+    let (alice, bob) = two.users().await;
+    for (one, other) in [(&alice, &bob), (&bob, &alice)] {
+        let (room, alias) = aliased_room(one, json!({})).await;
+        let mut sent = Vec::new();
+        for n in 0..40 {
+            let id = one.text(&room, &format!("message {n}")).await;
+            if n == 5 {
+                let time = one.event(&room, &id).await.ok()["origin_server_ts"].as_u64().expect("a time");
+                sent.push((id, time));
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+        other.join(&alias).await.ok();
+        other.sync_until(None, |sync| !sync.joined(&room).is_null()).await;
+        let (id, time) = &sent[0];
+        let path = |dir: &str, ts: u64| {
+            format!("/_matrix/client/v1/rooms/{}/timestamp_to_event?dir={dir}&ts={ts}", encode(&room))
+        };
+        // From before the other server was in the room.
+        let found = async || (other.get(&path("b", time + 10)).await.json["event_id"] == *id).then_some(());
+        eventually("the event of that time", found).await;
+        let context = format!("/rooms/{}/context/{}?limit=4", encode(&room), encode(id));
+        let around = async || (other.get(&context).await.json["event"]["event_id"] == *id).then_some(());
+        eventually("the event itself", around).await;
+    }
+}

@@ -14,6 +14,8 @@ mod membership;
 mod messages;
 mod outages;
 mod profile;
+mod spaces;
+mod upgrade;
 
 use std::time::Duration;
 

@@ -21,6 +21,7 @@ mod media;
 mod membership;
 mod other_servers;
 mod paging;
+mod presence;
 mod profile;
 mod push_rules;
 mod receipts;
@@ -31,6 +32,7 @@ mod reports;
 mod restart;
 mod sending;
 mod sliding;
+mod spaces;
 mod state;
 mod sync;
 mod sync_model;
@@ -38,6 +40,7 @@ mod tls;
 mod to_device;
 mod typing;
 mod uia;
+mod upgrade;
 
 use stoa_kit::{Home, Launch, Reply, User, json};
 

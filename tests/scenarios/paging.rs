@@ -2,7 +2,7 @@
 
 use stoa_kit::{Value, encode, json};
 
-use crate::home;
+use crate::{home, two};
 
 fn bodies(page: &Value) -> Vec<&str> {
     let events = page["chunk"].as_array().expect("chunk").iter();
@@ -154,14 +154,40 @@ async fn context_of_an_unknown_event_is_not_found() {
 }
 
 #[tokio::test]
-#[ignore = "comes with the whole Client-Server API: timestamp_to_event"]
 async fn the_event_at_a_time_is_found() {
+    let (home, alice, bob, room) = two().await;
+    let carol = home.user("carol").await;
+    let mut sent = Vec::new();
+    for n in 0..3 {
+        let id = alice.text(&room, &format!("{n}")).await;
+        sent.push((alice.event(&room, &id).await.ok()["origin_server_ts"].as_u64().expect("a time"), id));
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let path = |dir: &str, ts: u64| format!("/_matrix/client/v1/rooms/{room}/timestamp_to_event?dir={dir}&ts={ts}");
+    let (time, id) = &sent[1];
+    for (dir, ts) in [("f", *time), ("b", *time), ("f", time - 5), ("b", time + 5)] {
+        let found = bob.get(&path(dir, ts)).await.ok();
+        assert_eq!((&found["event_id"], &found["origin_server_ts"]), (&json!(id), &json!(time)), "{dir} {ts}");
+    }
+    let later = sent[2].0 + 1000;
+    assert_eq!(bob.get(&path("b", later)).await.ok()["event_id"], sent[2].1);
+    bob.get(&path("f", later)).await.expect(404, "M_NOT_FOUND");
+    bob.get(&path("b", 1)).await.expect(404, "M_NOT_FOUND");
+    bob.get(&path("x", 1)).await.expect_any(&[400], &["M_INVALID_PARAM", "M_UNKNOWN"]);
+    carol.get(&path("f", 1)).await.expect(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn no_time_leads_to_an_event_that_one_may_not_see() {
     let home = home().await;
-    let alice = home.user("alice").await;
-    let room = alice.create_room(json!({})).await;
-    let id = alice.text(&room, "then").await;
-    let time = alice.event(&room, &id).await.ok()["origin_server_ts"].as_u64().expect("a time");
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    let state = json!([{ "type": "m.room.history_visibility", "state_key": "", "content": { "history_visibility": "joined" } }]);
+    let room = alice.create_room(json!({ "preset": "public_chat", "initial_state": state })).await;
+    let hidden = alice.text(&room, "before he came").await;
+    let time = alice.event(&room, &hidden).await.ok()["origin_server_ts"].as_u64().expect("a time");
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    bob.join(&room).await.ok();
     let path = format!("/_matrix/client/v1/rooms/{room}/timestamp_to_event?dir=f&ts={time}");
-    let found = alice.get(&path).await.ok();
-    assert!(found["origin_server_ts"].as_u64().is_some_and(|found| found >= time), "{found}");
+    let found = bob.get(&path).await.ok();
+    assert!(found["event_id"] != hidden && found["origin_server_ts"].as_u64() > Some(time), "{found}");
 }

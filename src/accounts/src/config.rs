@@ -33,6 +33,8 @@ pub struct Config {
     pub uia_ms: u64,
     /// How many access tokens are kept in memory.
     pub cached_tokens: usize,
+    /// Whether it is told who is there.
+    pub presence: bool,
 }
 
 impl Default for Config {
@@ -48,6 +50,7 @@ impl Default for Config {
             access_token_ms: 60 * 60 * 1000,
             uia_ms: 15 * 60 * 1000,
             cached_tokens: 100_000,
+            presence: true,
         }
     }
 }

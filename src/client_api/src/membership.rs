@@ -208,7 +208,20 @@ async fn enter(parts: &Parts, who: &Who, room_id: OwnedRoomId, via: Via, body: R
         }
         Err(other) => return Err(other.into()),
     }
+    move_along(rooms, accounts, who, &room_id).await;
     Ok(Json(RoomIdAnswer { room_id }))
+}
+
+/// Who joins a room that replaces another one keeps what was set for that one. The join is done, whatever comes of this.
+pub(crate) async fn move_along(rooms: &Rooms, accounts: &Accounts, who: &Who, room: &RoomId) {
+    let moved = match rooms.predecessor(room).await {
+        Ok(Some(old)) => accounts.move_along(who, &old, room).await.map_err(Error::from),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(why) = moved {
+        tracing::warn!(%room, ?why, "settings do not follow into the new room");
+    }
 }
 
 /// What our user's own member event says beside the membership.

@@ -3,9 +3,9 @@
 use axum::{Router, extract::State, routing::get};
 use ruma_common::{OwnedEventId, OwnedRoomId, OwnedServerName};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use stoa_federation::Federation;
-use stoa_http::{Body, Error, JsonBytes, MaybeWho, Params, Result, Segments, Who, body};
+use stoa_http::{Body, Error, Json, JsonBytes, MaybeWho, Params, Result, Segments, Who, body};
 use stoa_rooms::Rooms;
 use stoa_store::Membership;
 use stoa_view::{ContextRequest, DirectoryRequest, MembersRequest, MessagesRequest, RoomEventFilter, View};
@@ -21,6 +21,7 @@ pub(crate) fn routes() -> Router<Api> {
         .v3("/rooms/{roomId}/members", get(members))
         .v3("/rooms/{roomId}/joined_members", get(joined_members))
         .v3("/rooms/{roomId}/aliases", get(aliases))
+        .v1("/rooms/{roomId}/timestamp_to_event", get(at_time))
         .v3("/publicRooms", get(directory).post(search_directory))
 }
 
@@ -52,6 +53,12 @@ struct MembersQuery {
     at: Option<String>,
     membership: Option<String>,
     not_membership: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Moment {
+    ts: u64,
+    dir: Dir,
 }
 
 #[derive(Deserialize)]
@@ -143,6 +150,25 @@ async fn context(
     Ok(JsonBytes(view.context(&request, &event).await?.into()))
 }
 
+/// `GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event`
+async fn at_time(
+    who: Who,
+    State(view): State<View>,
+    State(federation): State<Federation>,
+    Segments(room): Segments<OwnedRoomId>,
+    Params(Moment { ts, dir }): Params<Moment>,
+) -> Result<Json<Value>> {
+    let (viewer, backward) = (viewer(&who), dir == Dir::Backward);
+    let mut found = view.event_near(&viewer, &room, ts, backward).await?;
+    // Where history is missing, others may have one that is closer: it is fetched, and then judged here.
+    let held = found.event.as_ref().map(|(_, ts)| *ts);
+    if found.gap && federation.history_near(&room, ts, backward, held).await? {
+        found = view.event_near(&viewer, &room, ts, backward).await?;
+    }
+    let (id, ts) = found.event.ok_or_else(|| Error::not_found("There is no event in that direction"))?;
+    Ok(Json(json!({ "event_id": id, "origin_server_ts": ts })))
+}
+
 /// `GET /_matrix/client/v3/rooms/{roomId}/event/{eventId}`
 async fn event(
     who: Who,
@@ -214,7 +240,7 @@ async fn aliases(
     Segments(room): Segments<OwnedRoomId>,
 ) -> Result<JsonBytes> {
     view.state(&viewer(&who), &room).await?;
-    let aliases = serde_json::json!({ "aliases": rooms.aliases(&room).await? });
+    let aliases = json!({ "aliases": rooms.aliases(&room).await? });
     Ok(JsonBytes(aliases.to_string().into()))
 }
 

@@ -5,8 +5,8 @@ use stoa_http::layers;
 
 use crate::{
     Api, account, account_data, aliases, capabilities, create_room, devices, filter, key_backup, keys, live, login,
-    media, membership, openid, profile, push_rules, pushers, read, register, relations, reports, send, sliding, state,
-    sync, throttle, to_device, versions, well_known,
+    media, membership, openid, presence, profile, push_rules, pushers, read, register, relations, reports, send,
+    sliding, spaces, state, sync, throttle, to_device, upgrade, versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -21,6 +21,7 @@ pub fn router(api: Api) -> Router {
         .merge(filter::routes())
         .merge(login::routes())
         .merge(profile::routes())
+        .merge(presence::routes())
         .merge(push_rules::routes())
         .merge(pushers::routes())
         .merge(register::routes())
@@ -33,10 +34,12 @@ pub fn router(api: Api) -> Router {
         .merge(sync::routes())
         .merge(create_room::routes())
         .merge(membership::routes())
+        .merge(upgrade::routes())
         .merge(send::routes())
         .merge(state::routes())
         .merge(read::routes())
         .merge(relations::routes())
+        .merge(spaces::routes())
         .merge(aliases::routes())
         .merge(openid::routes())
         .merge(live::routes())

@@ -25,6 +25,7 @@ struct Query {
     /// The same as it was called before it was stable.
     #[serde(default, rename = "org.matrix.msc4222.use_state_after")]
     msc4222: bool,
+    set_presence: Option<String>,
     timeout: Option<u64>,
 }
 
@@ -53,6 +54,7 @@ async fn sync(
     Params(query): Params<Query>,
 ) -> Result<JsonBytes> {
     let filter = filter(&accounts, &who, query.filter.as_deref()).await?;
+    accounts.waits(&who, query.set_presence.as_deref(), query.timeout.unwrap_or(0))?;
     if let Some(since) = &query.since {
         accounts.seen_to_device(&who, View::seen_until(since)?).await?;
     }

@@ -22,12 +22,13 @@ fn kind(method: &Method, route: &str) -> Option<Kind> {
         "rooms/{roomId}/join" | "join/{roomIdOrAlias}" | "knock/{roomIdOrAlias}" => Kind::Join,
         "rooms/{roomId}/invite" => Kind::Invite,
         "createRoom"
+        | "rooms/{roomId}/upgrade"
         | "rooms/{roomId}/send/{eventType}/{txnId}"
         | "rooms/{roomId}/redact/{eventId}/{txnId}"
         | "rooms/{roomId}/state/{eventType}"
         | "rooms/{roomId}/state/{eventType}/"
         | "rooms/{roomId}/state/{eventType}/{stateKey}" => Kind::Message,
-        "rooms/{roomId}/typing/{userId}" => Kind::Live,
+        "rooms/{roomId}/typing/{userId}" | "presence/{userId}/status" => Kind::Live,
         _ if path.contains("/ephemeral/") => Kind::Live,
         _ => return None,
     };
@@ -50,7 +51,12 @@ async fn count(api: &Api, kind: Kind, parts: &mut http::request::Parts) -> Resul
         return api.limits.take(kind, ip);
     }
     match MaybeWho::from_request_parts(parts, api).await? {
-        MaybeWho(Some(who)) => api.limits.take(kind, &who.user),
+        MaybeWho(Some(who)) => {
+            api.limits.take(kind, &who.user)?;
+            // All that is counted by user is something that people do.
+            api.accounts.is_active(&who);
+            Ok(())
+        }
         // Without a token the handler says so.
         MaybeWho(None) => Ok(()),
     }

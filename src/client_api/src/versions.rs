@@ -20,6 +20,10 @@ const FEATURES: &[&str] = &[
     "org.matrix.msc2477",
     // Simplified sliding sync, MSC4186; Element X refuses servers without it.
     "org.matrix.simplified_msc3575",
+    // The presence `busy`.
+    "org.matrix.msc3026.busy_presence",
+    // Room summaries, v1.15.
+    "org.matrix.msc3266",
     // Authenticated media, v1.11.
     "org.matrix.msc3916.stable",
     // `state_after` in `/sync`, v1.16.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use stoa_event::{
-    ids::{OwnedServerName, RoomId, ServerName},
+    ids::{OwnedEventId, OwnedServerName, RoomId, ServerName},
     pdu::Pdu,
     version::Rules,
 };
@@ -31,6 +31,12 @@ struct Pdus {
     pdus: Vec<Box<RawValue>>,
 }
 
+#[derive(Deserialize)]
+struct Found {
+    event_id: OwnedEventId,
+    origin_server_ts: u64,
+}
+
 impl Federation {
     /// Fetches history before the gaps of a room that are not later than a depth. Says whether there is more now.
     ///
@@ -47,20 +53,36 @@ impl Federation {
             return Ok(false);
         }
         for server in inner.others(room).await? {
-            let mut path = Path::new("v1/backfill").part(room.as_str()).ask("limit", PAGE);
-            for id in &missing {
-                path = path.ask("v", id.as_str());
+            if inner.fetch_before(&server, room, &rules, &missing).await? {
+                return Ok(true);
             }
-            let answer: Pdus = match inner.get(&server, path, PATIENCE).await {
-                Ok(answer) => answer,
+        }
+        Ok(false)
+    }
+
+    /// Asks other servers for an event that is closer to a moment than the one that is held here (of the time `held`), and
+    /// fetches it with some history before it. Says whether there is more now.
+    ///
+    /// # Errors
+    /// Where the store fails. That no server answers is no error.
+    pub async fn history_near(&self, room: &RoomId, ts: u64, backward: bool, held: Option<u64>) -> Result<bool, Error> {
+        let inner = &*self.inner;
+        let rules = inner.rooms.rules_of(room).await?;
+        let turn = inner.intake.turn(self.server(), &room.to_owned());
+        let _turn = turn.lock().await;
+        for server in inner.others(room).await? {
+            let path = Path::new("v1/timestamp_to_event").part(room.as_str());
+            let path = path.ask("ts", &ts.to_string()).ask("dir", if backward { "b" } else { "f" });
+            let found: Found = match inner.get(&server, path, PATIENCE).await {
+                Ok(found) => found,
                 Err(why) => {
-                    tracing::debug!(%room, %server, %why, "history cannot be had from there");
+                    tracing::debug!(%room, %server, %why, "no event of that time can be had from there");
                     continue;
                 }
             };
-            let raw = answer.pdus.iter().take(200).map(bytes_of).collect();
-            let events = inner.verified(&rules, raw).await;
-            if inner.fill(&server, room, &rules, events).await? {
+            let there = if backward { found.origin_server_ts <= ts } else { found.origin_server_ts >= ts };
+            let closer = held.is_none_or(|held| found.origin_server_ts.abs_diff(ts) < held.abs_diff(ts));
+            if there && closer && inner.fetch_before(&server, room, &rules, &[found.event_id]).await? {
                 return Ok(true);
             }
         }
@@ -69,6 +91,30 @@ impl Federation {
 }
 
 impl Inner {
+    /// Fetches events and what is before them. Says whether any of it is new.
+    async fn fetch_before(
+        &self,
+        server: &ServerName,
+        room: &RoomId,
+        rules: &Arc<Rules>,
+        events: &[OwnedEventId],
+    ) -> Result<bool, Error> {
+        let mut path = Path::new("v1/backfill").part(room.as_str()).ask("limit", PAGE);
+        for id in events {
+            path = path.ask("v", id.as_str());
+        }
+        let answer: Pdus = match self.get(server, path, PATIENCE).await {
+            Ok(answer) => answer,
+            Err(why) => {
+                tracing::debug!(%room, %server, %why, "history cannot be had from there");
+                return Ok(false);
+            }
+        };
+        let raw = answer.pdus.iter().take(200).map(bytes_of).collect();
+        let events = self.verified(rules, raw).await;
+        self.fill(server, room, rules, events).await
+    }
+
     /// Gives events their places in history, the oldest first. Says whether any got one.
     async fn fill(
         &self,

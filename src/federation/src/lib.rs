@@ -18,6 +18,7 @@ mod policy;
 mod query;
 mod sender;
 mod serve;
+mod spaces;
 mod third_party;
 mod transactions;
 
@@ -39,6 +40,7 @@ pub use crate::{
     join::Via,
     sender::FOLLOWER,
     serve::{Accepted, Invitation},
+    spaces::Shown,
     third_party::{Bound, Exchange, Pending},
     transactions::Transaction,
 };
@@ -54,6 +56,7 @@ struct Inner {
     lists: devices::Lists,
     parked: edus::Parked,
     answered: transactions::Answered,
+    heard: spaces::Heard,
 }
 
 /// A handle to federation; clones are the same.
@@ -76,6 +79,7 @@ impl Federation {
             lists: devices::Lists::default(),
             parked: edus::Parked::default(),
             answered: transactions::Answered::default(),
+            heard: spaces::Heard::default(),
         };
         Federation { inner: Arc::new(inner) }
     }

@@ -94,36 +94,47 @@ impl Rooms {
     async fn try_create(&self, request: &CreateRoom, attempt: u64) -> Result<OwnedRoomId, Error> {
         let inner = &*self.inner;
         let snapshot = inner.store.snapshot().await?;
-        let version = request.version.clone().unwrap_or_else(|| inner.config.default_version.clone());
-        let rules = Rules::of(&version).filter(|_| SUPPORTED.contains(&version));
-        let rules = Arc::new(rules.ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?);
+        let rules = rules_of(request.version.as_ref().unwrap_or(&inner.config.default_version))?;
         let alias = self.first_alias(&snapshot, request).await?;
         let create = self.create_event(request, &rules, inner.env.now_ms() + attempt)?;
         let id = create.room_id().clone();
 
-        let mut tx = Tx::new();
-        let no = inner.store.names().name_room(&snapshot, &mut tx, id.as_str()).await?;
-        tx.assert(&schema::EVENT_IDS, &create.event_id().to_string(), None);
-        let mut writer =
-            Writer::over(inner, &snapshot, Live::unwritten(no, id.clone(), rules.clone(), create.clone()), None);
-        writer.tx = tx;
-        let powers = Powers::new(Create::read(&rules, &create), None);
-        let gathered = Gathered::nothing(Arc::new(powers));
-        auth::check_with(&rules, &create, &gathered.powers, &gathered.state)?;
-        writer.apply(create, gathered, None).await?;
+        let mut writer = self.begin_room(&snapshot, create, rules.clone()).await?;
         for wish in first_events(request, &rules, alias.as_deref()) {
             writer.add(wish).await.map_err(as_initial_state)?;
         }
         if let Some(alias) = &alias {
             writer.tx.assert(&schema::ALIASES, &alias.to_string(), None);
-            let row = rows::rooms::Alias { room: no, creator: request.creator.to_string() };
+            let row = rows::rooms::Alias { room: writer.room(), creator: request.creator.to_string() };
             rows::rooms::put_alias(&mut writer.tx, alias.as_str(), &row);
         }
         if request.listed {
+            let no = writer.room();
             rows::rooms::put_listed(&mut writer.tx, no, true);
         }
         writer.commit().await?;
         Ok(id)
+    }
+
+    /// Begins a room with its create event. Nothing of it is written yet.
+    pub(crate) async fn begin_room<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        create: Arc<Pdu>,
+        rules: Arc<Rules>,
+    ) -> Result<Writer<'a>, Error> {
+        let inner = &*self.inner;
+        let id = create.room_id().clone();
+        let mut tx = Tx::new();
+        let no = inner.store.names().name_room(snapshot, &mut tx, id.as_str()).await?;
+        tx.assert(&schema::EVENT_IDS, &create.event_id().to_string(), None);
+        let mut writer = Writer::over(inner, snapshot, Live::unwritten(no, id, rules.clone(), create.clone()), None);
+        writer.tx = tx;
+        let powers = Powers::new(Create::read(&rules, &create), None);
+        let gathered = Gathered::nothing(Arc::new(powers));
+        auth::check_with(&rules, &create, &gathered.powers, &gathered.state)?;
+        writer.apply(create, gathered, None).await?;
+        Ok(writer)
     }
 
     async fn first_alias(&self, snapshot: &Snapshot, request: &CreateRoom) -> Result<Option<OwnedRoomAliasId>, Error> {
@@ -139,12 +150,6 @@ impl Rooms {
 
     fn create_event(&self, request: &CreateRoom, rules: &Rules, ts: u64) -> Result<Arc<Pdu>, Error> {
         let mut content = request.creation_content.clone();
-        content.insert("room_version".into(), rules.id.as_str().into());
-        if rules.creator_is_sender {
-            content.remove("creator");
-        } else {
-            content.insert("creator".into(), request.creator.as_str().into());
-        }
         if rules.creators_are_privileged && request.preset == Preset::TrustedPrivate {
             let mut all: Vec<Value> = match content.remove("additional_creators") {
                 Some(Value::Array(given)) => given,
@@ -161,13 +166,30 @@ impl Rooms {
                 content.insert("additional_creators".into(), all.into());
             }
         }
+        self.seal_create(&request.creator, content, rules, ts)
+    }
+
+    /// Signs a create event; what its version says of itself and of the creator is added to the content.
+    pub(crate) fn seal_create(
+        &self,
+        creator: &OwnedUserId,
+        mut content: Map<String, Value>,
+        rules: &Rules,
+        ts: u64,
+    ) -> Result<Arc<Pdu>, Error> {
+        content.insert("room_version".into(), rules.id.as_str().into());
+        if rules.creator_is_sender {
+            content.remove("creator");
+        } else {
+            content.insert("creator".into(), creator.as_str().into());
+        }
         let room_id = match rules.room_id_is_create_hash {
             true => None,
             false => Some(self.new_room_id()?),
         };
         let draft = Draft {
             room_id,
-            sender: request.creator.clone(),
+            sender: creator.clone(),
             kind: kind::CREATE.into(),
             state_key: Some(String::new()),
             content: Value::Object(content).to_string().into_bytes(),
@@ -191,6 +213,12 @@ impl Rooms {
         let id = format!("!{}:{}", self.inner.env.token(18), self.inner.server);
         OwnedRoomId::try_from(id).map_err(|_| Error::InvalidParam("the server's name is too long".into()))
     }
+}
+
+/// The rules of a version that new rooms may have.
+pub(crate) fn rules_of(version: &RoomVersionId) -> Result<Arc<Rules>, Error> {
+    let rules = Rules::of(version).filter(|_| SUPPORTED.contains(version));
+    Ok(Arc::new(rules.ok_or_else(|| Error::UnsupportedVersion(version.to_string()))?))
 }
 
 /// A refusal while the first events are added speaks of what was asked for.

@@ -22,6 +22,7 @@ mod receipts;
 mod resolve;
 mod send;
 mod templates;
+mod upgrade;
 mod waiting;
 mod writer;
 
@@ -48,6 +49,7 @@ pub use crate::{
     receipts::NewReceipt,
     send::{NewEvent, TxnKey},
     templates::{Template, Wanted},
+    upgrade::Upgrade,
 };
 
 /// How rooms are to be.

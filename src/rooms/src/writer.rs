@@ -236,6 +236,25 @@ impl<'a> Writer<'a> {
 
     /// Writes everything that was added, at once. With nothing added, what `tx` holds besides.
     pub(crate) async fn commit(mut self) -> Result<(), Error> {
+        self.finish().await?;
+        if !self.tx.is_empty() {
+            self.inner.store.commit(self.tx).await?;
+            self.inner.forked.note(self.live.no, self.live.head.extremities.len());
+        }
+        self.live.trim();
+        if let Some(lock) = &mut self.lock {
+            lock.put_back(self.live);
+        }
+        Ok(())
+    }
+
+    /// Everything that was added, to be committed with what happens in another room.
+    pub(crate) async fn into_tx(mut self) -> Result<Tx, Error> {
+        self.finish().await?;
+        Ok(self.tx)
+    }
+
+    async fn finish(&mut self) -> Result<(), Error> {
         self.count_servers().await?;
         match self.last {
             Some(slot) => rows::rooms::put_head(&mut self.tx, slot, self.live.no, self.live.head.clone()),
@@ -245,14 +264,6 @@ impl<'a> Writer<'a> {
             None => {}
         }
         self.state.write(&mut self.tx, &self.roots);
-        if !self.tx.is_empty() {
-            self.inner.store.commit(self.tx).await?;
-            self.inner.forked.note(self.live.no, self.live.head.extremities.len());
-        }
-        self.live.trim();
-        if let Some(lock) = &mut self.lock {
-            lock.put_back(self.live);
-        }
         Ok(())
     }
 

@@ -143,6 +143,9 @@ pub struct Options {
         hide_env_values = true
     )]
     pub registration_token: Vec<String>,
+    /// Whether people are told who of those they share rooms with is online [default: on]
+    #[arg(long, env = "STOA_PRESENCE", global = true)]
+    pub presence: Option<Switch>,
     /// Whether users and addresses are limited in what they do in a second [default: on]
     #[arg(long, env = "STOA_RATE_LIMITS", global = true)]
     pub rate_limits: Option<Switch>,

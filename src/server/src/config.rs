@@ -67,6 +67,8 @@ pub struct Config {
     pub durability: Durability,
     /// What is logged.
     pub log: String,
+    /// Whether people are told who is there.
+    pub presence: bool,
     /// Listening with TLS.
     pub tls: TlsConfig,
     /// Other servers.
@@ -160,6 +162,7 @@ impl Default for Config {
             memory: Size(256 << 20),
             durability: Durability::default(),
             log: "info".to_owned(),
+            presence: true,
             tls: TlsConfig::default(),
             federation: FederationConfig::default(),
             support: Support::default(),
@@ -236,6 +239,7 @@ impl Config {
         set(&mut self.memory, options.memory);
         set(&mut self.durability, options.durability);
         set(&mut self.log, options.log);
+        set(&mut self.presence, options.presence.map(|switch| switch == Switch::On));
         set(&mut self.media.max_upload, options.max_upload);
         if !options.listen.is_empty() {
             self.listen = options.listen;
@@ -316,7 +320,7 @@ impl Config {
             Mode::Token => stoa_accounts::Registration::Token(self.registration.tokens.clone()),
             Mode::Closed => stoa_accounts::Registration::Closed,
         };
-        stoa_accounts::Config { registration, ..stoa_accounts::Config::default() }
+        stoa_accounts::Config { registration, presence: self.presence, ..stoa_accounts::Config::default() }
     }
 
     /// The configuration of other servers.

@@ -1,7 +1,9 @@
-//! The live bus: typing and user-defined ephemeral events (MSC2477). In memory, with a short life.
+//! The live bus: typing, presence and user-defined ephemeral events (MSC2477). In memory, with a short life.
 //!
 //! A place on the bus is a number that also grows over restarts, because it begins at the clock: a token from before
 //! a restart is simply older than everything on the new bus.
+
+pub mod presence;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -59,6 +61,7 @@ struct Room {
 struct State {
     next: Place,
     rooms: HashMap<RoomNo, Room>,
+    people: presence::People,
 }
 
 /// The bus.
@@ -70,7 +73,14 @@ pub struct Bus {
 impl Bus {
     pub(crate) fn new(now_ms: u64) -> Self {
         let (wake, _) = broadcast::channel(4096);
-        Bus { state: Mutex::new(State { next: now_ms.saturating_mul(1000), rooms: HashMap::new() }), wake }
+        Bus {
+            state: Mutex::new(State {
+                next: now_ms.saturating_mul(1000),
+                rooms: HashMap::new(),
+                people: presence::People::default(),
+            }),
+            wake,
+        }
     }
 
     /// The rooms in which something happens, as it happens.
@@ -194,10 +204,15 @@ impl Bus {
             let quiet = room.typing.is_empty() && room.events.is_empty();
             !quiet || room.typing_place / 1000 + LIFE_MS > now_ms
         });
+        let changed = state.people.tick(now_ms, &mut next);
+        let tell = state.people.tell();
         state.next = next;
         drop(state);
         for room in woken {
             let _ = self.wake.send(room);
+        }
+        if !changed.is_empty() {
+            let _ = tell.send(changed.into());
         }
     }
 }

@@ -9,14 +9,17 @@ mod error;
 mod eyes;
 mod json;
 mod messages;
+mod presence;
 mod push;
 mod reach;
 mod relations;
 mod servers;
 mod show;
 mod sliding;
+mod spaces;
 mod state;
 mod sync;
+mod time;
 mod token;
 mod wait;
 
@@ -37,8 +40,10 @@ pub use crate::{
     relations::{RelationsRequest, ThreadsRequest},
     servers::{MissingRequest, Pdus, StateIds, WholeState},
     sliding::{Body as SlidingBody, SlidingRequest},
+    spaces::{Doors, Glance, SpaceChild, SpaceRoom},
     state::MembersRequest,
     sync::SyncRequest,
+    time::AtTime,
     token::{AnyToken, HistoryToken, SlidingToken, SyncToken},
 };
 

@@ -72,24 +72,51 @@ impl Waiters {
     }
 
     /// News of the devices of other servers' users wake who shares a room with them. Where those are is not in memory, so that
-    /// it is looked up beside everything else.
+    /// it is looked up beside everything else. Presence, which comes about once a second, is told here too.
     async fn listen_for_strangers(&self, store: &Store) {
         let mut feed = store.feed();
+        let mut presence = store.bus().listen_to_presence();
         loop {
-            match feed.next().await {
-                Heard::Commit(commit) => {
-                    for fact in &commit.facts {
-                        let Fact::Devices { user, .. } = *fact else { continue };
-                        match self.who_sees(store, user).await {
-                            Ok(woken) => self.waiting.lock().ring(&woken),
-                            Err(why) => tracing::warn!(%why, "cannot tell whom news of devices concern"),
+            tokio::select! {
+                heard = feed.next() => match heard {
+                    Heard::Commit(commit) => {
+                        for fact in &commit.facts {
+                            let Fact::Devices { user, .. } = *fact else { continue };
+                            self.wake_who_sees(store, user).await;
                         }
                     }
-                }
-                // The other listener wakes all.
-                Heard::Missed => {}
-                Heard::End => break,
+                    // The other listener wakes all.
+                    Heard::Missed => {}
+                    Heard::End => break,
+                },
+                heard = presence.recv() => match heard {
+                    Ok(users) => {
+                        for user in users.iter() {
+                            self.wake_neighbours(store, *user);
+                            self.wake_who_sees(store, *user).await;
+                        }
+                    }
+                    Err(RecvError::Lagged(_)) => self.wake_all(),
+                    Err(RecvError::Closed) => break,
+                },
             }
+        }
+    }
+
+    /// Wakes who shares a room with a user of ours.
+    fn wake_neighbours(&self, store: &Store, user: UserNo) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.users.is_empty() {
+            let woken = store.who().neighbours(user) & &waiting.users;
+            waiting.ring(&woken);
+        }
+    }
+
+    /// Wakes who shares a room with a user of another server.
+    async fn wake_who_sees(&self, store: &Store, user: UserNo) {
+        match self.who_sees(store, user).await {
+            Ok(woken) => self.waiting.lock().ring(&woken),
+            Err(why) => tracing::warn!(%why, "cannot tell whom news of a user concern"),
         }
     }
 

@@ -60,6 +60,7 @@ def presence(h):
         return
     alice.call("setPresence", where, body={"presence": "online", "status_msg": "here"})
     alice.call("getPresence", where)
+    bob.call("getPresence", where, expect=403, errcode="M_FORBIDDEN")
     bob.call("setPresence", where, body={"presence": "offline"}, expect=403, errcode="M_FORBIDDEN")
     alice.call("setPresence", where, body={"presence": "asleep"}, expect=400)
 
@@ -83,6 +84,8 @@ def relations(h):
     h.person("carol").call("getRelatingEvents", where, expect=404, errcode="M_NOT_FOUND")
     if built(h, alice, "getThreadRoots", {"roomId": room}):
         h.check("the thread", ids(alice.call("getThreadRoots", {"roomId": room})["chunk"]) == [root])
+        alice.call("getThreadRoots", {"roomId": room}, query={"from": "nowhere"}, expect=400, errcode="M_INVALID_PARAM")
+        h.person("carol").call("getThreadRoots", {"roomId": room}, expect=403, errcode="M_FORBIDDEN")
 
 
 @walk("knocking and upgrades")
@@ -102,6 +105,29 @@ def knock(h):
         alice.call("upgradeRoom", {"roomId": room}, body={}, expect=400, errcode=MISSING)
         new = alice.call("upgradeRoom", {"roomId": room}, body={"new_version": "11"})["replacement_room"]
         h.check("a tombstone", alice.get_state(room, "m.room.tombstone").get("replacement_room") == new)
+
+
+@walk("spaces, summaries and times")
+def spaces(h):
+    alice, bob = h.person("alice"), h.person("bob")
+    space = alice.create_room(name="Space", preset="public_chat", creation_content={"type": "m.space"})
+    child = alice.create_room(name="Child", preset="public_chat", room_alias_name=h.unique("child"))
+    closed = alice.create_room(name="Closed", preset="private_chat")
+    for room in (child, closed):
+        alice.set_state(space, "m.space.child", {"via": [alice.server], "suggested": True}, room)
+    where = {"roomId": space}
+    if built(h, alice, "getSpaceHierarchy", where):
+        h.check("what bob may enter", [r["room_id"] for r in bob.call("getSpaceHierarchy", where)["rooms"]] == [space, child])
+        page = alice.call("getSpaceHierarchy", where, query={"limit": 1})
+        alice.call("getSpaceHierarchy", where, query={"limit": 2, "from": page["next_batch"]})
+        alice.call("getSpaceHierarchy", where, query={"max_depth": 1, "from": page["next_batch"]}, expect=400, errcode="M_INVALID_PARAM")
+        bob.call("getSpaceHierarchy", {"roomId": closed}, expect=403, errcode="M_FORBIDDEN")
+    if built(h, alice, "getRoomSummary", {"roomIdOrAlias": child}):
+        alice.call("getRoomSummary", {"roomIdOrAlias": child})
+        bob.call("getRoomSummary", {"roomIdOrAlias": closed}, expect=404, errcode="M_NOT_FOUND")
+    if built(h, alice, "getEventByTimestamp", where, query={"ts": 1, "dir": "f"}):
+        alice.call("getEventByTimestamp", where, query={"ts": 1, "dir": "f"})
+        alice.call("getEventByTimestamp", where, query={"ts": 1, "dir": "b"}, expect=404, errcode="M_NOT_FOUND")
 
 
 @walk("media that come later, and the old media endpoints")

@@ -3,6 +3,7 @@
 
 mod direct;
 mod lists;
+mod presence;
 mod receipts;
 mod typing;
 
@@ -68,6 +69,7 @@ impl Federation {
         let inner = &*self.inner;
         let applied = match kind {
             "m.typing" => inner.hear_typing(origin, content).await,
+            "m.presence" => inner.hear_presence(origin, content).await,
             "m.receipt" => inner.hear_receipts(origin, content).await,
             "m.direct_to_device" => inner.hear_direct(origin, content).await,
             "m.device_list_update" => inner.hear_device(origin, content).await,

@@ -5,6 +5,7 @@ mod destinations;
 mod fan_out;
 mod live;
 mod passing;
+mod presence;
 mod transaction;
 
 use std::time::Duration;
@@ -62,6 +63,7 @@ impl Federation {
         tokio::join!(
             inner.follow(),
             inner.tell_typing(),
+            inner.tell_presence(),
             inner.dispatch(),
             inner.look_again(),
             inner.resync(),

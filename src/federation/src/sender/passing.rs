@@ -1,4 +1,4 @@
-//! What is told to a server and written down nowhere: who types, and how far people have read. The latest of each only.
+//! What is told to a server and written down nowhere: who types, who is there, and how far people have read. The latest of each only.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,11 +22,19 @@ pub(crate) struct Read {
 pub(crate) struct Passing {
     typing: BTreeMap<(Arc<str>, Arc<str>), bool>,
     receipts: BTreeMap<ReceiptOf, Read>,
+    presence: BTreeMap<Arc<str>, Value>,
 }
 
 impl Passing {
     pub(crate) fn is_empty(&self) -> bool {
-        self.typing.is_empty() && self.receipts.is_empty()
+        self.typing.is_empty() && self.receipts.is_empty() && self.presence.is_empty()
+    }
+
+    /// How a user is there: an element of `push` of `m.presence`.
+    pub(crate) fn presence(&mut self, user: Arc<str>, told: Value) {
+        if self.presence.len() < MOST || self.presence.contains_key(&user) {
+            self.presence.insert(user, told);
+        }
     }
 
     /// A user types in a room, or no longer.
@@ -45,6 +53,11 @@ impl Passing {
 
     /// What could not be told, if nothing newer is there. Who typed then is no news any more.
     pub(crate) fn put_back(&mut self, old: Passing) {
+        for (user, told) in old.presence {
+            if self.presence.len() < MOST {
+                self.presence.entry(user).or_insert(told);
+            }
+        }
         for (key, read) in old.receipts {
             if self.receipts.len() >= MOST {
                 break;
@@ -65,6 +78,12 @@ impl Passing {
     pub(crate) fn edus(&self, limit: usize) -> (Vec<Value>, Passing) {
         let mut left = Passing::default();
         let mut edus = Vec::new();
+        if !self.presence.is_empty() && limit > 0 {
+            let push: Vec<&Value> = self.presence.values().collect();
+            edus.push(json!({ "edu_type": "m.presence", "content": { "push": push } }));
+        } else {
+            left.presence = self.presence.clone();
+        }
         for ((room, user), types) in &self.typing {
             if edus.len() < limit {
                 let content = json!({ "room_id": &**room, "user_id": &**user, "typing": types });

@@ -14,7 +14,7 @@ use stoa_store::{
 };
 
 use super::{Guest, missing};
-use crate::{Error, View, json::Object};
+use crate::{Error, View, json::Object, spaces::Doors};
 
 /// How many children of a space are looked at.
 const CHILDREN: usize = 100;
@@ -57,8 +57,14 @@ struct Encryption {
     algorithm: Option<String>,
 }
 
+#[derive(Default, Deserialize)]
+struct Create {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
 /// A room with what decides who may come in.
-struct Room<'a> {
+pub(crate) struct Room<'a> {
     guest: Guest<'a>,
     rules: JoinRules,
 }
@@ -85,13 +91,13 @@ impl View {
             let id = child.header.state_key.as_deref().unwrap_or_default();
             let Some(mut room) = self.known(&snapshot, server, id).await? else { continue };
             match self.may_come(&snapshot, server, &mut room).await? {
-                true => shown.push(self.summary(&snapshot, &room, &[]).await?),
+                true => shown.push(self.summary(&snapshot, &room, None).await?),
                 false => closed.push(id),
             }
         }
         let mut out = Vec::new();
         let mut body = Object::new(&mut out);
-        body.raw("room", &self.summary(&snapshot, &space, &children).await?);
+        body.raw("room", &self.summary(&snapshot, &space, Some(&children)).await?);
         body.array("children", shown).strings("inaccessible_children", closed);
         body.end();
         Ok(out)
@@ -113,7 +119,7 @@ impl View {
     }
 
     /// A room in which we are.
-    async fn known<'a>(
+    pub(crate) async fn known<'a>(
         &'a self,
         snapshot: &'a Snapshot,
         server: &ServerName,
@@ -152,11 +158,12 @@ impl View {
         room.guest.is_invited().await
     }
 
-    async fn summary(
+    /// What is shown of a room, with the children that it names if they are given.
+    pub(crate) async fn summary(
         &self,
         snapshot: &Snapshot,
         room: &Room<'_>,
-        children: &[Arc<StoredEvent>],
+        children: Option<&[Arc<StoredEvent>]>,
     ) -> Result<Vec<u8>, Error> {
         let guest = &room.guest;
         let entry = self.entry(snapshot, guest.room, &guest.head).await?;
@@ -169,7 +176,9 @@ impl View {
         if let Some(algorithm) = encryption.and_then(|encryption| encryption.algorithm) {
             body.str("encryption", &algorithm);
         }
-        body.array("children_state", children.iter().map(|child| stripped(child, true)));
+        if let Some(children) = children {
+            body.array("children_state", children.iter().map(|child| stripped(child, true)));
+        }
         body.end();
         Ok(out)
     }
@@ -185,9 +194,26 @@ impl JoinRules {
 }
 
 impl Room<'_> {
-    /// The children that a space names, in its order.
-    async fn children(&self, suggested_only: bool) -> Result<Vec<Arc<StoredEvent>>, Error> {
+    /// What decides who may look at it.
+    pub(crate) async fn doors(&mut self, id: &str) -> Result<Doors, Error> {
+        let rule = Some(self.rules.join_rule.as_str()).filter(|rule| !rule.is_empty());
+        Ok(Doors {
+            room_id: id.to_owned(),
+            join_rule: Some(rule.unwrap_or("invite").to_owned()),
+            world_readable: self.guest.is_world_readable().await?,
+            allowed_room_ids: self.rules.allowed().map(str::to_owned).collect(),
+        })
+    }
+
+    /// The children that a space names, in its order; what is no space leads nowhere.
+    pub(crate) async fn children(&self, suggested_only: bool) -> Result<Vec<Arc<StoredEvent>>, Error> {
         let guest = &self.guest;
+        let create = guest.state_event("m.room.create").await?;
+        let create =
+            create.and_then(|event| serde_json::from_slice::<Create>(event.content()).ok()).unwrap_or_default();
+        if create.kind.as_deref() != Some("m.space") {
+            return Ok(Vec::new());
+        }
         let state = guest.inner.store.state(guest.snapshot, guest.room);
         let changes = state.changes_of(Class::Others, Root::EMPTY, guest.head.root).await?;
         let nos: Vec<_> = changes.iter().filter_map(|change| change.after).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use stoa_store::{Membership, Position, RoomNo, UserNo, rows, schema};
+use stoa_store::{Position, UserNo, rows};
 
 use super::Span;
 use crate::{Error, Filter, View, Viewer, json::Object, token::SyncToken};
@@ -75,19 +75,7 @@ impl Span<'_> {
 
     /// Whether the user is in a room (an encrypted one) with another.
     async fn shares_room(&self, other: UserNo, encrypted: bool) -> Result<bool, Error> {
-        let who = self.inner.store.who();
-        let mine: Vec<RoomNo> = who.joined(self.viewer.user_no).iter().map(RoomNo).collect();
-        let rows = self.snapshot.get_many(&schema::MEMBERS, mine.iter().map(|room| (*room, other))).await?;
-        let shared = mine
-            .into_iter()
-            .zip(rows)
-            .filter(|(_, member)| member.as_ref().is_some_and(|member| member.membership == Membership::Join));
-        for (room, _) in shared {
-            if !encrypted || self.snapshot.get(&schema::ROOMS, &room).await?.is_some_and(|head| head.encrypted) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.inner.share_room(self.snapshot, self.viewer.user_no, other, encrypted).await
     }
 }
 

@@ -172,7 +172,9 @@ impl Span<'_> {
         let mut devices = DeviceNews::default();
         let rooms = self.rooms(&account, &mut devices).await?;
         let lists = self.device_lists(devices).await?;
+        let presence = self.presence().await?;
         let news = self.from.is_none()
+            || !presence.is_empty()
             || !account.global.is_empty()
             || !rooms.is_empty()
             || !to_device.is_empty()
@@ -183,6 +185,9 @@ impl Span<'_> {
         body.str("next_batch", &self.to.to_string());
         if !account.global.is_empty() {
             body.events("account_data", &account.global);
+        }
+        if !presence.is_empty() {
+            body.events("presence", &presence);
         }
         if !to_device.is_empty() {
             body.events("to_device", &to_device);
