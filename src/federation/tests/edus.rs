@@ -172,6 +172,34 @@ async fn messages_to_devices_wait_until_the_other_server_has_them() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn messages_for_a_server_that_is_gone_for_good_are_dropped_at_last() {
+    let world = World::open().await;
+    let (alice, room) = shared(&world).await;
+    world.all_sent().await;
+    world.net.down("b.example");
+    let messages = to(&[("@bob:b.example", "PHONE", json!({ "n": 1 }))]);
+    world.accounts.send_to_device(&alice, "m.test", "txn1", &messages).await.unwrap();
+    world.say(&room, &alice, "hello").await;
+    let half_day = common::GIVE_UP_MS / 120;
+    let pass = async |days: u64| {
+        for _ in 0..days * 2 {
+            world.wait(half_day);
+            tokio::time::sleep(std::time::Duration::from_secs(301)).await;
+        }
+    };
+    pass(58).await;
+    assert_eq!(world.waiting().await, 2);
+    pass(5).await;
+    // What was said in rooms it still gets, if it ever comes back.
+    assert_eq!(world.waiting().await, 1);
+    world.net.forget();
+    world.net.up("b.example");
+    pass(2).await;
+    assert_eq!(world.net.texts("b.example"), ["hello"]);
+    assert!(world.net.edus("b.example", "m.direct_to_device").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_messages_to_devices_go_in_edus_of_bearable_size() {
     let world = World::open().await;
     let alice = world.user("alice").await;

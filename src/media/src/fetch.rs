@@ -35,6 +35,10 @@ const FETCHES_OF_ONE: usize = 8;
 /// What an answer may have beside the file.
 const AROUND: u64 = 256 * 1024;
 
+/// For how long a server is not asked again for a file that it does not have, and of how many files that is known.
+const NONE_MS: u64 = 60_000;
+const NONE_MANY: usize = 1_000;
+
 /// Why a file is not had. All who wait for it hear the same.
 #[derive(Clone, Debug)]
 enum Miss {
@@ -55,6 +59,8 @@ type Waited = WeakShared<BoxFuture<'static, Result<RemoteMedia, Miss>>>;
 pub(crate) struct Fetches {
     pub(crate) remote: Remote,
     under_way: Mutex<HashMap<String, Waited>>,
+    /// Files that their servers did not have, and until when that is believed.
+    none: Mutex<HashMap<String, u64>>,
     /// How many more a server may be asked for, while there are some.
     servers: Mutex<HashMap<OwnedServerName, Weak<Semaphore>>>,
     all: Semaphore,
@@ -62,8 +68,23 @@ pub(crate) struct Fetches {
 
 impl Fetches {
     pub(crate) fn new(remote: Remote) -> Fetches {
-        let (under_way, servers) = (Mutex::default(), Mutex::default());
-        Fetches { remote, under_way, servers, all: Semaphore::new(FETCHES) }
+        let (under_way, none, servers) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Fetches { remote, under_way, none, servers, all: Semaphore::new(FETCHES) }
+    }
+
+    /// Whether a server lately did not have a file.
+    fn is_none(&self, hash: &str, now: u64) -> bool {
+        self.none.lock().get(hash).is_some_and(|until| now < *until)
+    }
+
+    fn note_none(&self, hash: &str, now: u64) {
+        let mut none = self.none.lock();
+        if none.len() >= NONE_MANY {
+            none.retain(|_, until| now < *until);
+        }
+        if none.len() < NONE_MANY {
+            none.insert(hash.to_owned(), now + NONE_MS);
+        }
     }
 
     fn turns_of(&self, server: &ServerName) -> Arc<Semaphore> {
@@ -123,12 +144,18 @@ impl Media {
             self.used(&hash, &row).await?;
             return Ok((hash, row));
         }
+        if self.inner.fetches.is_none(&hash, self.inner.env.now_ms()) {
+            return Err(Miss::None.into());
+        }
         let fetched = {
             // Declared first, so that it is dropped last.
             let _waits = Waits { inner: &self.inner, hash: &hash };
             let fetch = self.fetch_once(&hash, server, id, wait);
             fetch.await
         };
+        if matches!(fetched, Err(Miss::None)) {
+            self.inner.fetches.note_none(&hash, self.inner.env.now_ms());
+        }
         fetched.map(|row| (hash, row)).map_err(Error::from)
     }
 

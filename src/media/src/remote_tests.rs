@@ -280,13 +280,37 @@ async fn a_server_that_does_not_know_the_endpoint_is_asked_in_the_old_way() {
     });
     assert_eq!(read(world.far("Other").await.unwrap()).await, b"elsewhere");
     // A file that is not there is not there in the old way either.
-    for (refused, asked) in [(refusal(404, "M_NOT_FOUND"), 1), (refusal(404, "M_UNRECOGNIZED"), 2)] {
+    for (id, refused, asked) in
+        [("Third", refusal(404, "M_NOT_FOUND"), 1), ("Fourth", refusal(404, "M_UNRECOGNIZED"), 2)]
+    {
         let refused = Mutex::new(Some(refused));
         let before = world.net.asked().len();
         world.net.serve(move |_| refused.lock().unwrap().take().unwrap_or_else(|| refusal(404, "M_NOT_FOUND")));
-        assert!(matches!(world.far("Third").await, Err(Error::NotFound(_))));
+        assert!(matches!(world.far(id).await, Err(Error::NotFound(_))));
         assert_eq!(world.net.asked().len(), before + asked);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_not_asked_for_again_at_once() {
+    let world = world().await;
+    world.net.serve(|_| refusal(404, "M_NOT_FOUND"));
+    for _ in 0..5 {
+        assert!(matches!(world.far("Gone").await, Err(Error::NotFound(_))));
+    }
+    assert_eq!(world.net.asked().len(), 1);
+    // Others are; and it too after a while.
+    assert!(world.far("Else").await.is_err());
+    assert_eq!(world.net.asked().len(), 2);
+    world.clock.0.fetch_add(60_000, Ordering::SeqCst);
+    assert!(world.far("Gone").await.is_err());
+    assert_eq!(world.net.asked().len(), 3);
+    // What only could not be had now is asked for each time.
+    world.net.serve(|_| refusal(504, "M_NOT_YET_UPLOADED"));
+    for _ in 0..2 {
+        assert!(world.far("Soon").await.is_err());
+    }
+    assert_eq!(world.net.asked().len(), 5);
 }
 
 #[tokio::test]

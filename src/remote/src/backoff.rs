@@ -92,6 +92,14 @@ impl Destinations {
         Ok(state.as_ref().map(|row| row.retry_at).filter(|until| *until > self.env.now_ms()))
     }
 
+    /// Since when a server fails that is left alone now. (One whose turn it is again may be there.)
+    pub(crate) async fn failing_since(&self, server: &ServerName) -> Result<Option<u64>, Error> {
+        let destination = self.get(server);
+        let state = self.state(&destination).await?;
+        let row = state.as_ref().filter(|row| row.retry_at > self.env.now_ms());
+        Ok(row.map(|row| row.failing_since))
+    }
+
     /// Begins a request, when it is its turn. `patience` is how long it waits for that.
     pub(crate) async fn begin(
         &self,

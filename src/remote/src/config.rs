@@ -23,6 +23,8 @@ pub struct Config {
     pub extra_ca: Vec<PathBuf>,
     /// Servers that are asked for the keys of servers that do not answer. They are believed.
     pub trusted_key_servers: Vec<OwnedServerName>,
+    /// How long a server may be gone before what waits for its devices is forgotten; `None`: for ever.
+    pub give_up_ms: Option<u64>,
     /// Public keys, in base64, that nobody may use because their private halves are known.
     pub refused_keys: Vec<String>,
     /// What nobody needs to set.
@@ -74,6 +76,7 @@ impl Default for Config {
             ip_range_deny: Vec::new(),
             extra_ca: Vec::new(),
             trusted_key_servers: Vec::new(),
+            give_up_ms: None,
             // ELEMENTSEC-2025-1670: a chart for Kubernetes gave the same key to many servers.
             refused_keys: vec!["l/O9hxMVKB6Lg+3Hqf0FQQZhVESQcMzbPN1Cz2nM3og".to_owned()],
             tuning: Tuning::default(),

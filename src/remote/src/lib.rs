@@ -54,6 +54,7 @@ pub use crate::{
 #[derive(Clone)]
 pub struct Remote {
     caller: Arc<Caller>,
+    give_up_ms: Option<u64>,
     keys: KeyRing,
 }
 
@@ -90,7 +91,7 @@ impl Remote {
             lists: Lists::new(&config),
             tuning: config.tuning.clone(),
         });
-        Remote { keys: KeyRing::new(store, caller.clone(), &config), caller }
+        Remote { keys: KeyRing::new(store, caller.clone(), &config), caller, give_up_ms: config.give_up_ms }
     }
 
     /// The name of this server.
@@ -121,6 +122,16 @@ impl Remote {
     /// Where the store fails.
     pub async fn backing_off(&self, server: &ServerName) -> Result<Option<u64>, Error> {
         self.caller.destinations.until(server).await
+    }
+
+    /// Whether a server has been gone for so long that nobody expects it back.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn is_given_up(&self, server: &ServerName) -> Result<bool, Error> {
+        let Some(give_up_ms) = self.give_up_ms else { return Ok(false) };
+        let since = self.caller.destinations.failing_since(server).await?;
+        Ok(since.is_some_and(|since| since.saturating_add(give_up_ms) < self.caller.env.now_ms()))
     }
 
     /// Hears from now on which servers are there again after they had failed. One that lags loses the oldest.

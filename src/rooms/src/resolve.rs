@@ -11,8 +11,8 @@ use std::{
 
 use stoa_event::{
     pdu::Pdu,
-    resolve::{AuthEvents, Graph, ResolveError, auth_difference, resolve},
-    version::Rules,
+    resolve::{AuthEvents, Graph, auth_difference, resolve},
+    version::{Rules, StateResolution},
 };
 use stoa_store::{EventNo, StateKeyNo, rows::events::Standing, state::Root};
 
@@ -90,13 +90,14 @@ struct Differing {
     agreed: BTreeMap<u32, u32>,
 }
 
-type Resolved = Result<BTreeMap<u32, u32>, ResolveError>;
-
-fn attempt(rules: &Rules, differing: &Differing, known: &Known<'_>) -> Resolved {
+fn attempt(rules: &Rules, differing: &Differing, known: &Known<'_>) -> BTreeMap<u32, u32> {
     let sets: Vec<&[u32]> = differing.sets.iter().map(Vec::as_slice).collect();
-    let difference = auth_difference(&sets, differing.agreed.values().copied(), known);
+    let difference = match rules.state_resolution {
+        StateResolution::V1 => Vec::new(),
+        _ => auth_difference(&sets, differing.agreed.values().copied(), known),
+    };
     if !known.lacks.borrow().events.is_empty() {
-        return Ok(BTreeMap::new());
+        return BTreeMap::new();
     }
     let agreed = |key| differing.agreed.get(&key).copied();
     resolve(rules, &differing.conflicted, &difference, &agreed, known)
@@ -175,7 +176,7 @@ impl Writer<'_> {
             let Lacks { events, mut keys } = known.lacks.into_inner();
             keys.retain(|key| !absent.contains(key));
             if events.is_empty() && keys.is_empty() {
-                return resolved.map_err(|why| Error::UnsupportedVersion(why.to_string()));
+                return Ok(resolved);
             }
             for (kind, key) in keys {
                 if self.known_state_key(&kind, &key).await?.is_none() {

@@ -339,6 +339,7 @@ impl Config {
             ip_range_deny: ranges(&federation.ip_range_deny),
             extra_ca: federation.extra_ca.clone(),
             trusted_key_servers: federation.notaries()?,
+            give_up_ms: Some(federation.give_up_days.saturating_mul(24 * 60 * 60 * 1000)).filter(|ms| *ms > 0),
             ..stoa_remote::Config::default()
         })
     }

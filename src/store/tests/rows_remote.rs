@@ -5,7 +5,9 @@ use bytes::Bytes;
 use stoa_store::{
     Value,
     rows::{
+        keys::RemoteDevices,
         media::File,
+        outbox::ToldDevice,
         remote::{Destination, ServerKey, ServerKeys},
         remote_media::RemoteMedia,
     },
@@ -50,4 +52,16 @@ fn files_of_servers() {
         &RemoteMedia { server: "x".to_owned(), id: "Id".to_owned(), file, fetched: 1000, used: 2000 },
         "018561786249648219012c63612f621903e81907d0",
     );
+}
+
+#[test]
+fn devices_of_users_of_servers() {
+    same(&RemoteDevices { stream: 1000, stale: true }, "01821903e8f5");
+    same(&RemoteDevices { stream: 0, stale: false }, "018200f4");
+}
+
+#[test]
+fn devices_as_servers_were_told_of_them() {
+    same(&ToldDevice { stream: 300, digest: Some(vec![7; 3]) }, "018219012c43070707");
+    same(&ToldDevice { stream: 1, digest: None }, "018101");
 }

@@ -53,10 +53,6 @@ pub trait Graph {
     }
 }
 
-/// Why a state cannot be resolved. Those of all known versions can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ResolveError {}
-
 /// Resolves what differs between several states.
 ///
 /// - `conflicted`: for every state key that not all states set, or not to the same event, the events that it has.
@@ -65,18 +61,15 @@ pub enum ResolveError {}
 /// - `unconflicted`: what all states have under a state key, if all have the same.
 ///
 /// The result has the state keys that are not unconflicted; one that is missing in it is not set.
-///
-/// # Errors
-/// None today.
 pub fn resolve(
     rules: &Rules,
     conflicted: &BTreeMap<u32, Vec<u32>>,
     auth_difference: &[u32],
     unconflicted: &dyn Fn(u32) -> Option<u32>,
     graph: &dyn Graph,
-) -> Result<BTreeMap<u32, u32>, ResolveError> {
+) -> BTreeMap<u32, u32> {
     let is_2_1 = match rules.state_resolution {
-        StateResolution::V1 => return Ok(v1::resolve(rules, conflicted, unconflicted, graph)),
+        StateResolution::V1 => return v1::resolve(rules, conflicted, unconflicted, graph),
         StateResolution::V2 => false,
         StateResolution::V2_1 => true,
     };
@@ -103,21 +96,14 @@ pub fn resolve(
 
     // 5: what all agree on stays.
     state.retain(|key, _| unconflicted(*key).is_none());
-    Ok(state)
+    state
 }
 
 /// Resolves whole states, maps of state keys to events.
-///
-/// # Errors
-/// None today.
-pub fn resolve_states(
-    rules: &Rules,
-    states: &[&BTreeMap<u32, u32>],
-    graph: &dyn Graph,
-) -> Result<BTreeMap<u32, u32>, ResolveError> {
+pub fn resolve_states(rules: &Rules, states: &[&BTreeMap<u32, u32>], graph: &dyn Graph) -> BTreeMap<u32, u32> {
     let Conflicts { mut unconflicted, conflicted, sets } = conflicts(states);
     if conflicted.is_empty() {
-        return Ok(unconflicted);
+        return unconflicted;
     }
     let sets: Vec<&[u32]> = sets.iter().map(Vec::as_slice).collect();
     let difference = match rules.state_resolution {
@@ -125,7 +111,7 @@ pub fn resolve_states(
         _ => auth_difference(&sets, unconflicted.values().copied(), graph),
     };
     let agreed = |key| unconflicted.get(&key).copied();
-    let resolved = resolve(rules, &conflicted, &difference, &agreed, graph)?;
+    let resolved = resolve(rules, &conflicted, &difference, &agreed, graph);
     unconflicted.extend(resolved);
-    Ok(unconflicted)
+    unconflicted
 }

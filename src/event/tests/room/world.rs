@@ -224,7 +224,7 @@ impl World {
 
     /// Resolves states; ruma must agree, or in version 1, which it has not, the plain form of the text.
     pub fn resolve(&self, states: &[&StateOf]) -> StateOf {
-        let ours = resolve_states(&self.rules, states, self).unwrap();
+        let ours = resolve_states(&self.rules, states, self);
         let as_ruma = |state: &StateOf| {
             state
                 .values()

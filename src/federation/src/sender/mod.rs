@@ -124,11 +124,30 @@ impl Inner {
         match found.await {
             Ok(servers) => {
                 for server in servers.into_iter().filter_map(|server| OwnedServerName::try_from(server).ok()) {
+                    if let Err(why) = self.give_up(&server).await {
+                        tracing::warn!(%server, %why, "cannot forget what waits for a server that is gone");
+                    }
                     self.sender.destinations.enqueue(server, 0);
                 }
             }
             Err(why) => tracing::warn!(%why, "cannot look for what waits for other servers"),
         }
+    }
+
+    /// Forgets what waits for the devices of a server that has been gone for as long as the settings say. The latest events
+    /// of each room still wait; of devices it hears that it missed something.
+    async fn give_up(&self, server: &ServerName) -> Result<(), Error> {
+        let snapshot = self.store.snapshot().await?;
+        let waits = !rows::outbox::direct(&snapshot, server.as_str(), 1).await?.is_empty()
+            || !rows::outbox::devices(&snapshot, server.as_str(), 1).await?.is_empty();
+        if !waits || !self.remote.is_given_up(server).await? {
+            return Ok(());
+        }
+        tracing::warn!(%server, "a server is gone for good: messages to devices of its users are dropped");
+        let mut tx = Tx::new();
+        rows::outbox::delete_for_devices(&mut tx, server.as_str());
+        self.store.commit(tx).await?;
+        Ok(())
     }
 
     async fn forget_seen(&self, after: Option<(String, String)>) -> Result<Option<(String, String)>, Error> {

@@ -33,6 +33,8 @@ use stoa_store::{
 };
 
 pub const US: &str = "us.example";
+/// How long a server may be gone.
+pub const GIVE_UP_MS: u64 = 60 * 24 * 60 * 60 * 1000;
 
 struct TestClock(AtomicU64);
 
@@ -189,9 +191,10 @@ impl World {
         let env = Env { clock: clock.clone(), random: Arc::new(TestRandom(AtomicU64::new(now_ms))) };
         let key = Arc::new(SigningKey::from_seed(&[7; 32], "1").unwrap());
         let us = name(US);
+        let config = stoa_remote::Config { give_up_ms: Some(GIVE_UP_MS), ..stoa_remote::Config::default() };
         let accounts = Accounts::new(store.clone(), env.clone(), us.clone(), stoa_accounts::Config::default());
         let rooms = Rooms::new(store.clone(), env.clone(), us.clone(), key.clone(), stoa_rooms::Config::default());
-        let remote = Remote::new(store.clone(), env.clone(), us, key, net.clone(), stoa_remote::Config::default());
+        let remote = Remote::new(store.clone(), env.clone(), us, key, net.clone(), config);
         let federation = Federation::new(store.clone(), env, rooms.clone(), accounts.clone(), remote);
         World { federation, rooms, accounts, store, net, engine, clock, sending: None }
     }

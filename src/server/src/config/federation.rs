@@ -26,6 +26,8 @@ pub struct FederationConfig {
     pub extra_ca: Vec<PathBuf>,
     /// Servers that are asked for the keys of servers that do not answer.
     pub trusted_key_servers: Vec<String>,
+    /// How many days a server may be gone before messages to devices of its users are dropped; `0`: never.
+    pub give_up_days: u64,
     /// What `/.well-known/matrix/server` says: where other servers find this one.
     pub well_known: Option<String>,
 }
@@ -50,6 +52,7 @@ impl Default for FederationConfig {
             ip_range_deny: Vec::new(),
             extra_ca: Vec::new(),
             trusted_key_servers: Vec::new(),
+            give_up_days: 60,
             well_known: None,
         }
     }

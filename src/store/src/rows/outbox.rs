@@ -155,6 +155,11 @@ pub fn delete_devices(tx: &mut Tx, server: &str, user: UserNo, upto: u64) {
 /// Forgets everything that waits for a server.
 pub fn delete_all(tx: &mut Tx, server: &str) {
     tx.delete_prefix(&schema::OUTBOX, &server.to_owned());
+    delete_for_devices(tx, server);
+}
+
+/// Forgets what waits for a server because of its users' devices: messages to them, and news of ours.
+pub fn delete_for_devices(tx: &mut Tx, server: &str) {
     tx.delete_prefix(&schema::DIRECT, &server.to_owned());
     tx.delete_prefix(&schema::OUTBOX_DEVICES, &server.to_owned());
 }
