@@ -82,6 +82,9 @@ def relations(h):
     h.check("the rest", ids(more["chunk"]) == inside[:1], ids(more["chunk"]))
     alice.call("getRelatingEventsWithRelTypeAndEventType", {**where, "relType": "m.annotation", "eventType": "m.reaction"})
     h.person("carol").call("getRelatingEvents", where, expect=404, errcode="M_NOT_FOUND")
+    h.person("carol").call("getRelatingEventsWithRelType", {**where, "relType": "m.thread"}, expect=404, errcode="M_NOT_FOUND")
+    where_all = {**where, "relType": "m.annotation", "eventType": "m.reaction"}
+    h.person("carol").call("getRelatingEventsWithRelTypeAndEventType", where_all, expect=404, errcode="M_NOT_FOUND")
     if built(h, alice, "getThreadRoots", {"roomId": room}):
         h.check("the thread", ids(alice.call("getThreadRoots", {"roomId": room})["chunk"]) == [root])
         alice.call("getThreadRoots", {"roomId": room}, query={"from": "nowhere"}, expect=400, errcode="M_INVALID_PARAM")
