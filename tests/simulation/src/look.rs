@@ -30,6 +30,18 @@ pub(crate) struct Room {
     pub(crate) servers: BTreeSet<String>,
 }
 
+impl Room {
+    /// The users who are in the room, as the server sees it.
+    pub(crate) fn joined(&self) -> BTreeSet<&str> {
+        let members = self.current.iter().filter(|((kind, _), _)| kind == "m.room.member");
+        let is_join = |id: &String| {
+            let content = self.events.get(id).map(|held| held.content.as_str()).unwrap_or_default();
+            serde_json::from_str::<serde_json::Value>(content).is_ok_and(|content| content["membership"] == "join")
+        };
+        members.filter(|(_, id)| is_join(id)).map(|((_, user), _)| user.as_str()).collect()
+    }
+}
+
 fn failed(why: impl std::fmt::Display) -> String {
     format!("cannot look into a store: {why}")
 }

@@ -165,8 +165,12 @@ fn same_state(views: &Views, kind: Kind) -> Result<(), String> {
     let mut inside = views.iter().filter(|(_, view)| view.is_in);
     let Some((first, agreed)) = inside.next() else { return Ok(()) };
     for (name, view) in inside {
-        // Who is out of the room as others see it cannot make them hear of its branches.
-        let mutual = agreed.servers.contains(name) && view.servers.contains(first);
+        // Who is out of the room as others see it cannot make them hear of its branches: what it says is soft-failed there. One
+        // of its users must be in the room at both.
+        let (here, there) = (agreed.joined(), view.joined());
+        let both: Vec<&str> = here.intersection(&there).copied().collect();
+        let speaks = |server: &str| both.iter().any(|user| user.ends_with(&format!(":{server}")));
+        let mutual = speaks(name) && speaks(first);
         if kind == Kind::Quarrel && !mutual {
             continue;
         }
