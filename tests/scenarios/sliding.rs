@@ -529,3 +529,16 @@ async fn too_much_is_refused() {
     let ask = json!({ "ranges": [[0, u32::MAX]], "timeline_limit": 1_000_000, "required_state": [] });
     alice.slide(None, 0, rooms(ask)).await.ok();
 }
+
+#[tokio::test]
+async fn who_slides_is_online() {
+    let home = home().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    alice.room_with(&[&bob]).await;
+    let path = format!("/presence/{}/status", bob.path_id());
+    let path = path.as_str();
+    bob.post("/_matrix/client/v4/sync", json!({ "set_presence": "offline" })).await.ok();
+    assert_eq!(alice.get(path).await.ok()["presence"], "offline");
+    bob.slide(None, 0, rooms(list(1))).await.ok();
+    assert_eq!(alice.get(path).await.ok()["presence"], "online");
+}

@@ -50,6 +50,7 @@ async fn stable(
 }
 
 async fn answer(who: &Who, accounts: &Accounts, view: &View, body: SlidingBody, stable: bool) -> Result<JsonBytes> {
+    accounts.waits(who, body.set_presence.as_deref(), body.timeout.unwrap_or(0))?;
     if let Some(since) = body.extensions.to_device.since.as_deref().filter(|_| body.extensions.to_device.enabled) {
         accounts.seen_to_device(who, View::seen_until(since)?).await?;
     }

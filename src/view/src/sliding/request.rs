@@ -198,9 +198,6 @@ impl Body {
         if ranges.into_iter().any(|(first, last)| first > last) {
             return bad("a range begins with its smaller end".into());
         }
-        if self.set_presence.as_deref().is_some_and(|it| !matches!(it, "online" | "unavailable" | "offline")) {
-            return bad("set_presence is online, unavailable or offline".into());
-        }
         Ok(())
     }
 }
