@@ -1,5 +1,7 @@
 //! Joining, inviting, leaving, kicking, banning, forgetting (Client-Server API, "Room membership").
 
+use std::time::Duration;
+
 use axum::{
     Router,
     extract::{FromRef, State},
@@ -36,6 +38,9 @@ pub(crate) fn routes() -> Router<Api> {
 
 /// How many servers a client may name.
 const MANY_SERVERS: usize = 20;
+
+/// How long a change waits until all members of a room are known that was just joined.
+const FOR_MEMBERS: Duration = Duration::from_secs(60);
 
 /// Servers that a client names; the second is the name from before Matrix 1.12.
 #[derive(Deserialize)]
@@ -156,7 +161,13 @@ async fn change(
 ) -> Result<(), Failed> {
     let profile = profile(accounts, &target).await.map_err(Failed::Other)?;
     let change = Change { action, sender: sender.clone(), target, reason, content: Map::new(), profile };
-    federation.change(room, change).await.map_err(Failed::Federation)
+    match federation.change(room, change.clone()).await {
+        Err(stoa_federation::Error::Rooms(stoa_rooms::Error::Partial)) => {
+            federation.wait_whole(room, FOR_MEMBERS).await.map_err(Failed::Federation)?;
+            federation.change(room, change).await.map_err(Failed::Federation)
+        }
+        other => other.map_err(Failed::Federation),
+    }
 }
 
 /// `GET /_matrix/client/v3/joined_rooms`
@@ -299,7 +310,13 @@ async fn invite(
     } else {
         let (action, sender, profile) = (Action::Invite, who.user.clone(), Profile::default());
         let change = Change { action, sender, target: user, reason: body.reason, content: Map::new(), profile };
-        federation.invite(&room, change).await?;
+        match federation.invite(&room, change.clone()).await {
+            Err(stoa_federation::Error::Rooms(stoa_rooms::Error::Partial)) => {
+                federation.wait_whole(&room, FOR_MEMBERS).await?;
+                federation.invite(&room, change).await?;
+            }
+            other => other?,
+        }
     }
     Ok(Empty {})
 }

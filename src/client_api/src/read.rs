@@ -1,7 +1,9 @@
 //! Reading rooms (Client-Server API, "Getting events for a room", "Published room directory").
 
+use std::time::Duration;
+
 use axum::{Router, extract::State, routing::get};
-use ruma_common::{OwnedEventId, OwnedRoomId, OwnedServerName};
+use ruma_common::{OwnedEventId, OwnedRoomId, OwnedServerName, RoomId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use stoa_federation::Federation;
@@ -68,6 +70,8 @@ pub(crate) struct StateQuery {
 
 /// How many times other servers are asked for more history before a page is as short as it is.
 const PATIENCE: usize = 5;
+/// How long a client waits for the members of a room that was just joined.
+const FOR_MEMBERS: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 struct DirectoryQuery {
@@ -106,6 +110,19 @@ fn filter(given: Option<&str>) -> Result<RoomEventFilter> {
 fn membership(word: Option<&str>) -> Result<Option<Membership>> {
     let parse = |word| Membership::parse(word).ok_or_else(|| Error::invalid_param(format!("{word} is no membership")));
     word.map(parse).transpose()
+}
+
+/// Waits for all members of a room that was joined without them. Who is not in the room waits for nothing.
+pub(crate) async fn whole(rooms: &Rooms, room: &RoomId, who: &Who) -> Result<()> {
+    if rooms.partial(room).await.is_ok_and(|partial| partial.is_none()) {
+        return Ok(());
+    }
+    let own = rooms.membership_outside(room, &who.user).await?;
+    let joined = own.is_some_and(|own| own.membership == Membership::Join);
+    match !joined || rooms.wait_whole(room, FOR_MEMBERS).await? {
+        true => Ok(()),
+        false => Err(stoa_rooms::Error::Partial.into()),
+    }
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/messages`
@@ -179,7 +196,13 @@ async fn event(
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/state`
-async fn state(who: Who, State(view): State<View>, Segments(room): Segments<OwnedRoomId>) -> Result<JsonBytes> {
+async fn state(
+    who: Who,
+    State(view): State<View>,
+    State(rooms): State<Rooms>,
+    Segments(room): Segments<OwnedRoomId>,
+) -> Result<JsonBytes> {
+    whole(&rooms, &room, &who).await?;
     Ok(JsonBytes(view.state(&viewer(&who), &room).await?.into()))
 }
 
@@ -187,34 +210,47 @@ async fn state(who: Who, State(view): State<View>, Segments(room): Segments<Owne
 pub(crate) async fn state_event(
     who: Who,
     State(view): State<View>,
+    State(rooms): State<Rooms>,
     Segments((room, kind, key)): Segments<(OwnedRoomId, String, String)>,
     Params(query): Params<StateQuery>,
 ) -> Result<JsonBytes> {
-    let whole = match query.format.as_deref() {
+    let format = match query.format.as_deref() {
         None | Some("content") => false,
         Some("event") => true,
         Some(_) => return Err(Error::invalid_param("format is `content` or `event`")),
     };
-    Ok(JsonBytes(view.state_event(&viewer(&who), &room, &kind, &key, whole).await?.into()))
+    let viewer = viewer(&who);
+    let found = match view.state_event(&viewer, &room, &kind, &key, format).await {
+        // A member whom we may only not know yet.
+        Err(stoa_view::Error::NotFound(_)) if kind == "m.room.member" => {
+            whole(&rooms, &room, &who).await?;
+            view.state_event(&viewer, &room, &kind, &key, format).await
+        }
+        found => found,
+    };
+    Ok(JsonBytes(found?.into()))
 }
 
 /// The same with an empty state key, which paths may leave out.
 pub(crate) async fn state_event_without_key(
     who: Who,
     view: State<View>,
+    rooms: State<Rooms>,
     Segments((room, kind)): Segments<(OwnedRoomId, String)>,
     query: Params<StateQuery>,
 ) -> Result<JsonBytes> {
-    state_event(who, view, Segments((room, kind, String::new())), query).await
+    state_event(who, view, rooms, Segments((room, kind, String::new())), query).await
 }
 
 /// `GET /_matrix/client/v3/rooms/{roomId}/members`
 async fn members(
     who: Who,
     State(view): State<View>,
+    State(rooms): State<Rooms>,
     Segments(room): Segments<OwnedRoomId>,
     Params(query): Params<MembersQuery>,
 ) -> Result<JsonBytes> {
+    whole(&rooms, &room, &who).await?;
     let request = MembersRequest {
         at: query.at,
         membership: membership(query.membership.as_deref())?,
@@ -227,8 +263,10 @@ async fn members(
 async fn joined_members(
     who: Who,
     State(view): State<View>,
+    State(rooms): State<Rooms>,
     Segments(room): Segments<OwnedRoomId>,
 ) -> Result<JsonBytes> {
+    whole(&rooms, &room, &who).await?;
     Ok(JsonBytes(view.joined_members(&viewer(&who), &room).await?.into()))
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
-use stoa_event::ids::ServerName;
+use stoa_event::{ids::ServerName, pdu::Pdu};
 use stoa_remote::{Error, Options};
 
 use crate::Inner;
@@ -63,6 +63,22 @@ impl Inner {
         self.question(to, Method::PUT, path, Some(body.into()), timeout).await
     }
 
+    /// Sends an event, as it is; the answer is given as it came.
+    pub(crate) async fn put_event(
+        &self,
+        to: &ServerName,
+        path: Path,
+        pdu: &Pdu,
+        timeout: Duration,
+    ) -> Result<Bytes, Error> {
+        self.answer(to, Method::PUT, path, Some(pdu.json().clone()), timeout).await
+    }
+
+    /// The same question as [`Inner::get`]; the answer is given as it came.
+    pub(crate) async fn get_bytes(&self, to: &ServerName, path: Path, timeout: Duration) -> Result<Bytes, Error> {
+        self.answer(to, Method::GET, path, None, timeout).await
+    }
+
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,
         to: &ServerName,
@@ -82,13 +98,24 @@ impl Inner {
         body: Option<Bytes>,
         timeout: Duration,
     ) -> Result<T, Error> {
+        let answer = self.answer(to, method, path, body, timeout).await?;
+        serde_json::from_slice(&answer).map_err(|why| Error::Malformed(why.to_string()))
+    }
+
+    async fn answer(
+        &self,
+        to: &ServerName,
+        method: Method,
+        path: Path,
+        body: Option<Bytes>,
+        timeout: Duration,
+    ) -> Result<Bytes, Error> {
         let mut request = Request::builder().method(method).uri(path.0);
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let request = request.body(body.unwrap_or_default()).map_err(|why| Error::Request(why.to_string()))?;
         let options = Options { timeout: Some(timeout), ..Options::default() };
-        let answer = self.remote.call_raw(to, request, options).await?;
-        serde_json::from_slice(answer.body()).map_err(|why| Error::Malformed(why.to_string()))
+        Ok(self.remote.call_raw(to, request, options).await?.into_body())
     }
 }

@@ -1,7 +1,7 @@
 //! Events from other servers: reading, checking signatures, and fetching what an event needs before it can be judged.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -32,8 +32,13 @@ const AT_ONCE: usize = 8;
 const GAP: usize = 400;
 /// How many events one state may have.
 const STATE: usize = 500_000;
-/// How many signatures are checked by one core before the next turn.
+/// How long a whole state may take: the other server may have to gather much.
+const WHOLE: Duration = Duration::from_secs(180);
+/// How many signatures are checked by one core before the next turn, and how many cores do so for one who asks.
 const CHUNK: usize = 256;
+const CORES: usize = 4;
+/// How many events are kept in one commit.
+const BATCH: usize = 500;
 
 type Raw = Box<RawValue>;
 
@@ -46,11 +51,11 @@ struct StateIds {
 }
 
 #[derive(Deserialize)]
-struct State {
-    #[serde(default)]
-    pdus: Vec<Raw>,
-    #[serde(default)]
-    auth_chain: Vec<Raw>,
+struct State<'a> {
+    #[serde(borrow, default)]
+    pdus: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    auth_chain: Vec<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -93,14 +98,27 @@ impl Inner {
         if read.len() <= CHUNK {
             return check(read, rules, &keys);
         }
-        let mut work = Vec::new();
+        let mut chunks = Vec::with_capacity(read.len() / CHUNK + 1);
         while !read.is_empty() {
-            let chunk = read.split_off(read.len().saturating_sub(CHUNK));
-            let (keys, rules) = (keys.clone(), rules.clone());
-            work.push(tokio::task::spawn_blocking(move || check(chunk, &rules, &keys)));
+            chunks.push(read.split_off(read.len().saturating_sub(CHUNK)));
         }
         // In the order in which they came.
-        join_all(work.into_iter().rev()).await.into_iter().filter_map(Result::ok).flatten().collect()
+        let mut verified = Vec::new();
+        let mut running = VecDeque::with_capacity(CORES);
+        while let Some(chunk) = chunks.pop() {
+            let (keys, rules) = (keys.clone(), rules.clone());
+            // Whoever joins a large room must not have all the cores: others wait for their signatures too.
+            if running.len() == CORES
+                && let Some(first) = running.pop_front()
+            {
+                verified.extend(first.await);
+            }
+            running.push_back(tokio::task::spawn_blocking(move || check(chunk, &rules, &keys)));
+        }
+        for rest in running {
+            verified.extend(rest.await);
+        }
+        verified.into_iter().flatten().collect()
     }
 
     async fn verified_raw(&self, rules: &Arc<Rules>, raw: Vec<Raw>) -> Vec<Arc<Pdu>> {
@@ -215,8 +233,12 @@ impl Inner {
 
     /// Keeps events as outliers, each after those that it names.
     pub(crate) async fn keep(&self, room: &RoomId, events: Vec<Arc<Pdu>>) -> Result<Vec<Outcome>, Error> {
-        let events = in_order(events);
-        Ok(self.rooms.ingest(room, events.into_iter().map(Arrival::Outlier).collect()).await?)
+        let mut outcomes = Vec::with_capacity(events.len());
+        for events in in_order(events).chunks(BATCH) {
+            let outliers = events.iter().cloned().map(Arrival::Outlier).collect();
+            outcomes.extend(self.rooms.ingest(room, outliers).await?);
+        }
+        Ok(outcomes)
     }
 
     /// Fetches what happened between what we hold and an event (Server-Server API, "Retrieving missing events").
@@ -328,26 +350,8 @@ impl Inner {
         rules: &Arc<Rules>,
         event: &EventId,
     ) -> Result<StateAfter, Error> {
-        let path = Path::new("v1/state_ids").part(room.as_str()).ask("event_id", event.as_str());
-        let StateIds { pdu_ids, auth_chain_ids } = self.get(from, path, USUAL * 2).await?;
-        if pdu_ids.len() + auth_chain_ids.len() > STATE {
-            return Err(Error::Bad(format!("{from} told a state of {} events", pdu_ids.len())));
-        }
         let it = self.event(from, rules, event).await?;
-        let mut missing = Vec::new();
-        for id in pdu_ids.iter().chain(&auth_chain_ids).chain(it.auth_events()) {
-            if !self.rooms.holds(room, id).await? && !missing.contains(id) {
-                missing.push(id.clone());
-                if missing.len() > BY_ID {
-                    break;
-                }
-            }
-        }
-        let mut events = match missing.len() > BY_ID {
-            false => self.events(from, rules, &missing).await,
-            true => self.whole_state(from, room, rules, event).await?,
-        };
-        let mut state = pdu_ids;
+        let (mut state, mut events) = self.state_before(from, room, rules, event, it.auth_events()).await?;
         if it.room_id() == room && it.state_key().is_some() {
             // It stands where the one before it stood: a later entry of the same key wins.
             state.push(it.event_id().clone());
@@ -355,6 +359,29 @@ impl Inner {
         events.push(it);
         self.keep(room, events).await?;
         Ok(StateAfter { event: event.to_owned(), state })
+    }
+
+    /// The ids of the state before an event, and those of its events, of their auth chain and of `also` that are not held.
+    pub(crate) async fn state_before(
+        &self,
+        from: &ServerName,
+        room: &RoomId,
+        rules: &Arc<Rules>,
+        event: &EventId,
+        also: &[OwnedEventId],
+    ) -> Result<(Vec<OwnedEventId>, Vec<Arc<Pdu>>), Error> {
+        let path = Path::new("v1/state_ids").part(room.as_str()).ask("event_id", event.as_str());
+        let StateIds { pdu_ids, auth_chain_ids } = self.get(from, path, USUAL * 2).await?;
+        if pdu_ids.len() + auth_chain_ids.len() > STATE {
+            return Err(Error::Bad(format!("{from} told a state of {} events", pdu_ids.len())));
+        }
+        let all = [&pdu_ids[..], &auth_chain_ids, also].concat();
+        let missing = self.rooms.not_held(room, &all).await?;
+        let events = match missing.len() > BY_ID {
+            false => self.events(from, rules, &missing).await,
+            true => self.whole_state(from, room, rules, event).await?,
+        };
+        Ok((pdu_ids, events))
     }
 
     async fn whole_state(
@@ -365,8 +392,11 @@ impl Inner {
         event: &EventId,
     ) -> Result<Vec<Arc<Pdu>>, Error> {
         let path = Path::new("v1/state").part(room.as_str()).ask("event_id", event.as_str());
-        let State { pdus, auth_chain } = self.get(from, path, Duration::from_secs(180)).await?;
-        Ok(self.verified_raw(rules, auth_chain.into_iter().chain(pdus).take(STATE).collect()).await)
+        let body = self.get_bytes(from, path, WHOLE).await?;
+        let State { pdus, auth_chain } = serde_json::from_slice(&body)
+            .map_err(|why| Error::Bad(format!("the state that {from} told cannot be read: {why}")))?;
+        let pieces = auth_chain.into_iter().chain(pdus).take(STATE).map(|event| piece_of(&body, event)).collect();
+        Ok(self.verified(rules, pieces).await)
     }
 }
 
@@ -380,6 +410,11 @@ fn check(events: Vec<Received>, rules: &Rules, keys: &impl Keys) -> Vec<Arc<Pdu>
         }
     }
     verified
+}
+
+/// An event of an answer, whose bytes it shares.
+pub(crate) fn piece_of(answer: &Bytes, event: &RawValue) -> Bytes {
+    answer.slice_ref(event.get().as_bytes())
 }
 
 pub(crate) fn bytes_of(raw: &Raw) -> Bytes {

@@ -11,13 +11,13 @@ use stoa_event::{
     pdu::Pdu,
     version::{Rules, SUPPORTED},
 };
-use stoa_rooms::{Arrival, Change, Entry, Outcome, Wanted};
+use stoa_rooms::{Arrival, Change, Entry, Omitted, Outcome, Wanted};
 use stoa_store::{Membership, rows::rooms::Outside};
 
 use crate::{
     Error, Federation, Inner,
     ask::{PATIENT, Path, USUAL},
-    fetch::bytes_of,
+    fetch::{bytes_of, piece_of},
     serve::shown_of,
 };
 
@@ -35,13 +35,25 @@ struct Made {
 }
 
 #[derive(Deserialize)]
-struct SentJoin {
+struct SentJoin<'a> {
+    #[serde(borrow, default)]
+    state: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    auth_chain: Vec<&'a RawValue>,
+    #[serde(borrow, default)]
+    event: Option<&'a RawValue>,
     #[serde(default)]
-    state: Vec<Box<RawValue>>,
+    members_omitted: bool,
     #[serde(default)]
-    auth_chain: Vec<Box<RawValue>>,
-    #[serde(default)]
-    event: Option<Box<RawValue>>,
+    servers_in_room: Vec<String>,
+}
+
+/// A room as the server tells it that lets our user in; the events are pieces of its answer.
+struct Told {
+    state: Vec<Bytes>,
+    auth: Vec<Bytes>,
+    event: Option<Bytes>,
+    omitted: Option<Omitted>,
 }
 
 #[derive(Deserialize)]
@@ -223,33 +235,61 @@ impl Inner {
     }
 
     async fn join_by(&self, server: &ServerName, wanted: &Wanted) -> Result<(), Error> {
-        let Filled { pdu, rules } = self.made(server, wanted).await?;
-        let sent = self.send_join(server, wanted, &pdu).await?;
-        let join = match sent.event {
-            Some(event) => {
-                let signed = self.verified(&rules, vec![bytes_of(&event)]).await.pop();
-                signed.filter(|signed| signed.event_id() == pdu.event_id()).unwrap_or(pdu)
+        let filled = self.made(server, wanted).await?;
+        // Members can come later only where nothing is judged by them meanwhile.
+        if !self.rooms.is_in(&wanted.room).await? {
+            match self.enter_by(server, wanted, &filled, true).await {
+                Err(Error::Rooms(stoa_rooms::Error::Partial)) => {}
+                entered => return entered,
             }
-            None => pdu,
-        };
-        let raw = |events: Vec<Box<RawValue>>| -> Vec<Bytes> { events.iter().map(bytes_of).collect() };
-        let auth = self.verified(&rules, raw(sent.auth_chain)).await;
-        let state = self.verified(&rules, raw(sent.state)).await;
-        let entry = Entry { room: wanted.room.clone(), rules, join, state, auth };
-        Ok(self.rooms.enter(entry).await?)
+        }
+        self.enter_by(server, wanted, &filled, false).await
     }
 
-    async fn send_join(&self, server: &ServerName, wanted: &Wanted, pdu: &Pdu) -> Result<SentJoin, Error> {
-        let event: &RawValue = serde_json::from_slice(pdu.json()).map_err(|why| Error::Bad(why.to_string()))?;
-        let path = |start: &str| Path::new(start).part(wanted.room.as_str()).part(pdu.event_id().as_str());
-        let sent = self.put(server, path("v2/send_join").ask("omit_members", "false"), event, PATIENT).await;
-        match sent {
-            Err(why) if is_unrecognised(&why) => {
-                let (_, sent): (u16, SentJoin) = self.put(server, path("v1/send_join"), event, PATIENT).await?;
-                Ok(sent)
-            }
-            other => Ok(other?),
+    async fn enter_by(&self, server: &ServerName, wanted: &Wanted, filled: &Filled, omit: bool) -> Result<(), Error> {
+        let Filled { pdu, rules } = filled;
+        let Told { state, auth, event, omitted } = self.send_join(server, wanted, pdu, omit).await?;
+        let signed = match event {
+            Some(event) => self.verified(rules, vec![event]).await.pop(),
+            None => None,
+        };
+        let join = signed.filter(|signed| signed.event_id() == pdu.event_id()).unwrap_or_else(|| pdu.clone());
+        let auth = self.verified(rules, auth).await;
+        let state = self.verified(rules, state).await;
+        let entry = Entry { room: wanted.room.clone(), rules: rules.clone(), join, state, auth, omitted };
+        let left_out = entry.omitted.is_some();
+        self.rooms.enter(entry).await?;
+        if left_out {
+            self.whole.wake();
         }
+        Ok(())
+    }
+
+    async fn send_join(&self, server: &ServerName, wanted: &Wanted, pdu: &Pdu, omit: bool) -> Result<Told, Error> {
+        let path = |start: &str| Path::new(start).part(wanted.room.as_str()).part(pdu.event_id().as_str());
+        let second = path("v2/send_join").ask("omit_members", if omit { "true" } else { "false" });
+        let (body, first) = match self.put_event(server, second, pdu, PATIENT).await {
+            Err(why) if is_unrecognised(&why) => {
+                (self.put_event(server, path("v1/send_join"), pdu, PATIENT).await?, true)
+            }
+            other => (other?, false),
+        };
+        let bad = |why: serde_json::Error| Error::Bad(format!("the answer to a join cannot be read: {why}"));
+        let sent: SentJoin<'_> = match first {
+            true => serde_json::from_slice::<(u16, _)>(&body).map_err(bad)?.1,
+            false => serde_json::from_slice(&body).map_err(bad)?,
+        };
+        if sent.members_omitted && !omit {
+            return Err(Error::Bad(format!("{server} left out members that were asked for")));
+        }
+        let pieces = |events: &[&RawValue]| events.iter().map(|event| piece_of(&body, event)).collect();
+        let omitted = || Omitted { via: server.to_string(), servers: sent.servers_in_room };
+        Ok(Told {
+            state: pieces(&sent.state),
+            auth: pieces(&sent.auth_chain),
+            event: sent.event.map(|event| piece_of(&body, event)),
+            omitted: sent.members_omitted.then(omitted),
+        })
     }
 
     async fn knock_by(&self, server: &ServerName, wanted: &Wanted) -> Result<(), Error> {

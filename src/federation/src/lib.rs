@@ -21,6 +21,7 @@ mod serve;
 mod spaces;
 mod third_party;
 mod transactions;
+mod whole;
 
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ struct Inner {
     parked: edus::Parked,
     answered: transactions::Answered,
     heard: spaces::Heard,
+    whole: whole::Wake,
 }
 
 /// A handle to federation; clones are the same.
@@ -80,6 +82,7 @@ impl Federation {
             parked: edus::Parked::default(),
             answered: transactions::Answered::default(),
             heard: spaces::Heard::default(),
+            whole: whole::Wake::default(),
         };
         Federation { inner: Arc::new(inner) }
     }

@@ -61,6 +61,7 @@ impl Federation {
             return Err(Error::Forbidden(format!("{user} is not a user of {origin}")));
         }
         let rules = self.inner.admitted(origin, room).await?;
+        self.inner.require_whole(room).await?;
         if versions.is_some_and(|known| !known.contains(&rules.id)) {
             return Err(Error::IncompatibleVersion(rules.id.to_string()));
         }
@@ -81,6 +82,9 @@ impl Federation {
     ) -> Result<Accepted, Error> {
         let inner = &*self.inner;
         let rules = inner.admitted(origin, room).await?;
+        if membership != "leave" {
+            inner.require_whole(room).await?;
+        }
         let event = Received::read(json, &rules).map_err(|why| Error::Bad(why.to_string()))?;
         let pdu = event.pdu();
         check_member(pdu, (room, id), membership)?;
@@ -159,6 +163,15 @@ impl Federation {
 }
 
 impl Inner {
+    /// Fails for a room whose members we do not all know: what another server would be told were wrong. It asks the next
+    /// one then, as where we were not in the room.
+    async fn require_whole(&self, room: &RoomId) -> Result<(), Error> {
+        match self.rooms.partial(room).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::NotFound("this server does not have the whole state of that room yet")),
+        }
+    }
+
     /// The rules of a room in which we are and into which the server may look.
     pub(crate) async fn admitted(&self, origin: &ServerName, room: &RoomId) -> Result<Arc<Rules>, Error> {
         let unknown = || Error::NotFound("this server is not in that room");

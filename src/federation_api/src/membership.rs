@@ -39,6 +39,12 @@ struct Versions {
     ver: Vec<RoomVersionId>,
 }
 
+#[derive(Deserialize)]
+struct Omit {
+    #[serde(default)]
+    omit_members: bool,
+}
+
 impl Versions {
     /// Servers that do not say it know version 1.
     fn known(self) -> Vec<RoomVersionId> {
@@ -97,13 +103,19 @@ async fn accept(
 }
 
 /// `PUT /_matrix/federation/v2/send_join/{roomId}/{eventId}`
-async fn second_join(origin: Origin, State(api): State<Api>, path: Place, body: Raw) -> Result<Answer> {
-    join(origin, &api, path, body, Answer::new()).await
+async fn second_join(
+    origin: Origin,
+    State(api): State<Api>,
+    path: Place,
+    Params(query): Params<Omit>,
+    body: Raw,
+) -> Result<Answer> {
+    join(origin, &api, path, body, Answer::new(), query.omit_members).await
 }
 
 /// `PUT /_matrix/federation/v1/send_join/{roomId}/{eventId}`
 async fn first_join(origin: Origin, State(api): State<Api>, path: Place, body: Raw) -> Result<Answer> {
-    join(origin, &api, path, body, Answer::with_status()).await
+    join(origin, &api, path, body, Answer::with_status(), false).await
 }
 
 /// `PUT /_matrix/federation/v2/send_leave/{roomId}/{eventId}`
@@ -116,15 +128,18 @@ async fn first_leave(origin: Origin, State(api): State<Api>, path: Place, body: 
     accept(origin, &api, path, body, "leave").await.map(|_| Answer::with_status())
 }
 
-async fn join(origin: Origin, api: &Api, path: Place, body: Raw, answer: Answer) -> Result<Answer> {
+async fn join(origin: Origin, api: &Api, path: Place, body: Raw, mut answer: Answer, omit: bool) -> Result<Answer> {
     let (Origin(server), Segments((room, id))) = (origin.clone(), path.clone());
     let accepted = accept(origin, api, path, body, "join").await?;
-    let whole = api.view.state_for_join(&server, &room, &id).await?;
-    let answer = answer
+    let told = api.view.state_for_join(&server, &room, &id, omit).await?;
+    answer = answer
         .value("origin", &api.federation.server())
-        .value("members_omitted", &false)
+        .value("members_omitted", &told.servers.is_some())
         .raw("event", accepted.event.json().clone());
-    answer.events("state", whole.state).await?.events("auth_chain", whole.auth).await
+    if let Some(servers) = told.servers {
+        answer = answer.value("servers_in_room", &servers);
+    }
+    answer.events("state", told.state).await?.events("auth_chain", told.auth).await
 }
 
 /// `PUT /_matrix/federation/v1/send_knock/{roomId}/{eventId}`

@@ -49,6 +49,7 @@ impl From<stoa_rooms::Error> for Error {
         match error {
             E::UnknownRoom | E::NotFound(_) => Error::not_found(message),
             E::Forbidden(_) | E::Rejected(_) | E::Unsigned(_) => Error::forbidden(message),
+            E::Partial => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", message),
             E::CannotVouch(_) => bad_request("M_UNABLE_TO_GRANT_JOIN"),
             E::CannotTell(_) => bad_request("M_UNABLE_TO_AUTHORISE_JOIN"),
             E::Format(error) => error.into(),

@@ -14,6 +14,7 @@ use stoa_event::{
 use stoa_store::{
     EventNo, Membership, Position, Slot, UserNo, rows,
     rows::events::{Header, RelatesTo, Standing, StoredEvent, Txn},
+    rows::partial::PartialEvent,
     rows::rooms::{Member, OwnMembership, SentTxn},
     schema,
     state::{Change, Class, Root},
@@ -97,8 +98,19 @@ pub(crate) struct Place {
     pub(crate) powers: Arc<Powers>,
     /// The transaction of a local client.
     pub(crate) txn: Option<TxnKey>,
+    /// Given where the state before it lacks members: of what it is to be worked out again.
+    pub(crate) again: Option<Again>,
     /// Whether it is being made now, so that nobody can have named it.
     pub(crate) made_here: bool,
+}
+
+/// Of what the state before an event is to be worked out again when the room is whole.
+#[derive(Default)]
+pub(crate) struct Again {
+    /// Events that it follows.
+    pub(crate) prev: Vec<EventNo>,
+    /// The whole states after the others.
+    pub(crate) told: Vec<Root>,
 }
 
 impl Writer<'_> {
@@ -110,16 +122,19 @@ impl Writer<'_> {
         txn: Option<TxnKey>,
     ) -> Result<Arc<Pdu>, Error> {
         let Gathered { root, powers, nos, .. } = gathered;
+        let prev: Vec<EventNo> = self.tips().into_iter().map(|(no, ..)| no).collect();
+        let again = self.live.head.partial.then(|| Again { prev: prev.clone(), told: Vec::new() });
         let place = Place {
             way: Way::Live,
             standing: Standing::Accepted,
             before: root,
             auth: nos,
-            prev: self.tips().into_iter().map(|(no, ..)| no).collect(),
+            prev,
             depth: pdu.depth(),
             missing: Vec::new(),
             powers,
             txn,
+            again,
             made_here: true,
         };
         self.place(pdu.clone(), place).await?;
@@ -238,7 +253,12 @@ impl Writer<'_> {
     }
 
     /// The state after an event, and the event that it replaced in it.
-    async fn change_state(&mut self, before: Root, pdu: &Pdu, no: EventNo) -> Result<(Root, Option<EventNo>), Error> {
+    pub(crate) async fn change_state(
+        &mut self,
+        before: Root,
+        pdu: &Pdu,
+        no: EventNo,
+    ) -> Result<(Root, Option<EventNo>), Error> {
         let Some(key) = pdu.state_key() else { return Ok((before, None)) };
         let key = self.state_key(pdu.kind(), key).await?;
         let replaces = self.state.get(before, key).await?;
@@ -291,6 +311,7 @@ impl Writer<'_> {
             redacts: pdu.redacts().map(ToString::to_string),
             relates_to,
             gap: !place.missing.is_empty(),
+            partial: place.again.is_some(),
         };
         Ok(StoredEvent { header, json: pdu.json().clone() })
     }
@@ -309,6 +330,9 @@ impl Writer<'_> {
         }
         if place.standing == Standing::Accepted && !place.made_here {
             self.wait(no, header, &place.missing, parent).await?;
+        }
+        if let Some(Again { prev, told }) = place.again {
+            rows::partial::put_event(&mut self.tx, slot, self.live.no, PartialEvent { event: no, prev, told });
         }
         match place.way {
             Way::Live => rows::events::append(&mut self.tx, slot, self.live.no, no, event, parent),

@@ -1,5 +1,5 @@
-//! Coming into a room that other servers hold: its state and the auth events of that become known at once, and the join
-//! gets its place on top of them (Server-Server API, "Joining rooms").
+//! Coming into a room that other servers hold: its state and the auth events of that become known, and the join gets its
+//! place on top of them (Server-Server API, "Joining rooms").
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +12,7 @@ use stoa_event::{
     pdu::Pdu,
     version::Rules,
 };
-use stoa_store::{Tx, schema};
+use stoa_store::{Snapshot, Tx, rows, rows::partial::PartialRoom, schema};
 
 use crate::{
     Error, Rooms,
@@ -21,6 +21,11 @@ use crate::{
     live::Live,
     writer::Writer,
 };
+
+/// How many events are written in one commit. The last of them share one with the join; a small room is one commit.
+const BATCH: usize = 500;
+/// How many servers are remembered of a room whose state is not whole.
+const SERVERS: usize = 10_000;
 
 /// A room as the server told it that let our user in. All signatures are checked.
 #[derive(Clone, Debug)]
@@ -35,55 +40,72 @@ pub struct Entry {
     pub state: Vec<Arc<Pdu>>,
     /// The auth chain of that state.
     pub auth: Vec<Arc<Pdu>>,
+    /// Given where the state lacks members.
+    pub omitted: Option<Omitted>,
+}
+
+/// Members were omitted from a state: from whom the rest can be had.
+#[derive(Clone, Debug)]
+pub struct Omitted {
+    /// The server that told the state.
+    pub via: String,
+    /// The servers that are in the room.
+    pub servers: Vec<String>,
 }
 
 impl Rooms {
     /// Comes into a room.
     ///
     /// # Errors
-    /// Where what was told does not make a room in which the join is allowed.
+    /// Where what was told does not make a room in which the join is allowed; [`Error::Partial`] where it lacks members, but
+    /// the join must be judged by all of them, because this server is in the room already.
     pub async fn enter(&self, entry: Entry) -> Result<(), Error> {
-        let inner = &*self.inner;
         let create = create_of(&entry)?;
-        let snapshot = inner.store.snapshot().await?;
+        let ordered = in_order(entry.auth.iter().chain(&entry.state));
+        let told: Vec<&Arc<Pdu>> = [&create].into_iter().chain(ordered).collect();
+        let (early, last) = told.split_at(told.len().saturating_sub(BATCH));
+        for events in early.chunks(BATCH) {
+            let (snapshot, lock, tx) = self.at_the_door(&entry).await?;
+            let mut writer = self.writer_of(&snapshot, lock, tx, (&entry, &create)).await?;
+            writer.know(&entry, events).await?;
+            writer.commit().await?;
+        }
+        let (snapshot, lock, tx) = self.at_the_door(&entry).await?;
+        let mut writer = self.writer_of(&snapshot, lock, tx, (&entry, &create)).await?;
+        writer.know(&entry, last).await?;
+        writer.come_in(entry).await
+    }
+
+    /// The lock of the room, whether it is known or not.
+    async fn at_the_door(&self, entry: &Entry) -> Result<(Snapshot, crate::lock::RoomLock, Tx), Error> {
+        let store = &self.inner.store;
+        let snapshot = store.snapshot().await?;
         let mut tx = Tx::new();
-        let no = inner.store.names().name_room(&snapshot, &mut tx, entry.room.as_str()).await?;
+        let no = store.names().name_room(&snapshot, &mut tx, entry.room.as_str()).await?;
         let lock = self.lock(no).await;
-        let snapshot = inner.store.snapshot().await?;
+        Ok((store.snapshot().await?, lock, tx))
+    }
+
+    async fn writer_of<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        lock: crate::lock::RoomLock,
+        tx: Tx,
+        (entry, create): (&Entry, &Arc<Pdu>),
+    ) -> Result<Writer<'a>, Error> {
+        let (inner, no) = (&*self.inner, lock.room());
         let mut writer = match snapshot.has(&schema::ROOMS, &no).await? {
-            true => Writer::begin(inner, &snapshot, lock).await?,
+            true => Writer::begin(inner, snapshot, lock).await?,
             false => {
                 let live = Live::unwritten(no, entry.room.clone(), entry.rules.clone(), create.clone());
-                Writer::over(inner, &snapshot, live, Some(lock))
+                Writer::over(inner, snapshot, live, Some(lock))
             }
         };
         if writer.live.create.event_id() != create.event_id() {
             return Err(Error::forbidden("the room has another create event"));
         }
         writer.tx = tx;
-        writer.know(&entry, &create).await?;
-        if inner.store.who().local(no).is_empty() {
-            // What we knew of it is over: it goes on from what was told.
-            writer.live.head.extremities.clear();
-            writer.live.tips.clear();
-        }
-        let mut ids = Vec::with_capacity(entry.state.len());
-        for pdu in &entry.state {
-            // What was left out is no part of the state either: one bad event does not keep anybody out.
-            if writer.in_room(pdu.event_id().as_str()).await?.is_some() {
-                ids.push(pdu.event_id().clone());
-            }
-        }
-        let state = |event: &OwnedEventId| StateAfter { event: event.clone(), state: ids.clone() };
-        let states = entry.join.prev_events().iter().map(state).collect();
-        let Ok(by_auth) = writer.by_auth(&entry.join).await? else {
-            return Err(Error::forbidden("the join names auth events that were not told"));
-        };
-        match writer.judge(entry.join, states, by_auth, Way::Live).await? {
-            Outcome::Accepted => writer.commit().await,
-            Outcome::Rejected(why) | Outcome::SoftFailed(why) => Err(Error::Forbidden(why)),
-            Outcome::Known | Outcome::Needs(_) => Err(Error::forbidden("the state that was told is not whole")),
-        }
+        Ok(writer)
     }
 }
 
@@ -107,17 +129,17 @@ fn create_of(entry: &Entry) -> Result<Arc<Pdu>, Error> {
 
 impl Writer<'_> {
     /// Keeps what was told as outliers, each after those that it names. Events whose auth events were not told are left out.
-    async fn know(&mut self, entry: &Entry, create: &Arc<Pdu>) -> Result<(), Error> {
-        if self.in_room(create.event_id().as_str()).await?.is_none() {
-            self.keep_outlier(create, Vec::new(), false).await?;
-        }
+    async fn know(&mut self, entry: &Entry, events: &[&Arc<Pdu>]) -> Result<(), Error> {
         let mut left_out = 0;
-        for pdu in in_order(entry.auth.iter().chain(&entry.state)) {
+        for pdu in events {
             if *pdu.room_id() != entry.room || self.in_room(pdu.event_id().as_str()).await?.is_some() {
                 continue;
             }
             if pdu.kind() == kind::CREATE {
-                left_out += 1;
+                match pdu.event_id() == self.live.create.event_id() {
+                    true => drop(self.keep_outlier(pdu, Vec::new(), false).await?),
+                    false => left_out += 1,
+                }
                 continue;
             }
             match self.by_auth(pdu).await? {
@@ -132,13 +154,55 @@ impl Writer<'_> {
         }
         Ok(())
     }
+
+    /// The join gets its place. What was told is known.
+    async fn come_in(mut self, entry: Entry) -> Result<(), Error> {
+        self.anew = self.inner.store.who().local(self.live.no).is_empty();
+        if self.anew {
+            // What we knew of it is over: it goes on from what was told.
+            self.live.head.extremities.clear();
+            self.live.tips.clear();
+            self.live.head.partial = false;
+            rows::partial::delete_room(&mut self.tx, self.live.no);
+        }
+        self.told_partial = entry.omitted.is_some();
+        let ids: Vec<OwnedEventId> = entry.state.iter().map(|pdu| pdu.event_id().clone()).collect();
+        // What was left out is no part of the state either: one bad event does not keep anybody out.
+        let held = self.in_room_many(&ids).await?;
+        let ids: Vec<OwnedEventId> = ids.into_iter().zip(held).filter_map(|(id, no)| no.map(|_| id)).collect();
+        let state = |event: &OwnedEventId| StateAfter { event: event.clone(), state: ids.clone() };
+        let states = entry.join.prev_events().iter().map(state).collect();
+        let Ok(by_auth) = self.by_auth(&entry.join).await? else {
+            return Err(Error::forbidden("the join names auth events that were not told"));
+        };
+        let id = entry.join.event_id().clone();
+        match self.judge(entry.join, states, by_auth, Way::Live).await? {
+            Outcome::Accepted => {}
+            Outcome::Rejected(why) | Outcome::SoftFailed(why) => return Err(Error::Forbidden(why)),
+            Outcome::Known | Outcome::Needs(_) => return Err(Error::forbidden("the state that was told is not whole")),
+        }
+        if let (Some(omitted), Some(no)) = (entry.omitted, self.in_room(id.as_str()).await?)
+            && self.is_partial(no).await?
+        {
+            if !self.anew {
+                return Err(Error::Partial);
+            }
+            self.live.head.partial = true;
+            let mut servers = omitted.servers;
+            servers.truncate(SERVERS);
+            let partial = PartialRoom { join: no, via: omitted.via, servers };
+            rows::partial::put_room(&mut self.tx, self.live.no, &partial);
+        }
+        self.commit().await
+    }
 }
 
-/// Events so that each comes after those of them that it names as auth events.
+/// Events so that each comes after those of them that it names.
 fn in_order<'a>(events: impl Iterator<Item = &'a Arc<Pdu>>) -> Vec<&'a Arc<Pdu>> {
-    let by_id: HashMap<&EventId, &Arc<Pdu>> = events.map(|pdu| (&**pdu.event_id(), pdu)).collect();
+    let events: Vec<&Arc<Pdu>> = events.collect();
+    let by_id: HashMap<&EventId, &Arc<Pdu>> = events.iter().map(|pdu| (&**pdu.event_id(), *pdu)).collect();
     let (mut done, mut order) = (HashSet::new(), Vec::with_capacity(by_id.len()));
-    for first in by_id.values() {
+    for first in &events {
         // Depth first, without recursion: chains may be long. `true` when all that it names is done.
         let mut stack = vec![(*first, false)];
         while let Some((pdu, ready)) = stack.pop() {

@@ -25,6 +25,9 @@ pub enum Error {
     /// The room's policy server must sign the event before it is sent: [`crate::Rooms::signed`] goes on then.
     #[error("the room's policy server must sign the event")]
     Unsigned(Box<Unsigned>),
+    /// The room's state is not whole yet, and who it is about is not among the members that are known.
+    #[error("the members of the room are still being fetched from other servers; try again soon")]
+    Partial,
     /// The law refuses the event.
     #[error(transparent)]
     Rejected(#[from] Reject),

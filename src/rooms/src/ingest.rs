@@ -4,7 +4,7 @@
 //! [`stoa_event::pdu::Pdu`] that its servers signed. Nothing is fetched here: what is lacking is named, and a higher floor comes
 //! back with it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use stoa_event::{
     auth::{AuthState, Create, PowerLevels, Powers, Reject, check_auth_events, check_with, kind},
@@ -17,7 +17,7 @@ use stoa_store::{
     Direction, EventNo,
     rows::{
         self,
-        events::{Header, Standing, StoredEvent},
+        events::{EventPlace, Header, Standing, StoredEvent},
     },
     schema,
     state::Root,
@@ -25,12 +25,14 @@ use stoa_store::{
 
 use crate::{
     Error, Policy, Rooms,
-    effects::{Place, Way},
+    effects::{Again, Place, Way},
     policy::is_spared,
     send::TxnKey,
     writer::Writer,
 };
 
+/// How many events of a state are looked up at once.
+const MANY: usize = 256;
 /// How many rows of events that are waited for are looked at to find gaps.
 const MANY_GAPS: usize = 2000;
 
@@ -155,7 +157,12 @@ impl Rooms {
         let mut rows = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, usize::MAX).await?;
         // Those with most users first: they are likely to hold most.
         rows.sort_by_key(|(_, joined)| std::cmp::Reverse(*joined));
-        Ok(rows.into_iter().filter_map(|((_, server), _)| OwnedServerName::try_from(server).ok()).collect())
+        let mut servers: Vec<String> = rows.into_iter().map(|((_, server), _)| server).collect();
+        if let Some(partial) = snapshot.get(&schema::PARTIAL_ROOMS, &no).await? {
+            let known: BTreeSet<String> = servers.iter().cloned().collect();
+            servers.extend(partial.servers.into_iter().filter(|server| !known.contains(server)));
+        }
+        Ok(servers.into_iter().filter_map(|server| OwnedServerName::try_from(server).ok()).collect())
     }
 
     /// Whether an event of a room is held, as whatever.
@@ -167,6 +174,22 @@ impl Rooms {
         let no = self.inner.store.names().room(&snapshot, room.as_str()).await?;
         let place = snapshot.get(&schema::EVENT_IDS, &id.to_string()).await?;
         Ok(place.is_some_and(|place| Some(place.room) == no))
+    }
+
+    /// Those of some events of a room that are not held, as whatever; each once.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn not_held(&self, room: &RoomId, ids: &[OwnedEventId]) -> Result<Vec<OwnedEventId>, Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let no = self.inner.store.names().room(&snapshot, room.as_str()).await?;
+        let mut missing = BTreeSet::new();
+        for ids in ids.chunks(MANY) {
+            let rows = snapshot.get_many(&schema::EVENT_IDS, ids.iter().map(ToString::to_string)).await?;
+            let held = |row: &Option<EventPlace>| row.is_some_and(|row| Some(row.room) == no);
+            missing.extend(ids.iter().zip(rows).filter(|(_, row)| !held(row)).map(|(id, _)| id.clone()));
+        }
+        Ok(missing.into_iter().collect())
     }
 
     /// Takes in events of one room, in the order given, and says what became of each. All that could be judged is
@@ -198,6 +221,25 @@ pub(crate) enum Manner {
     Unsigned(String),
     /// It is ours, and was sent to be signed by another server. It is kept only if it is accepted.
     Ours(Option<TxnKey>),
+}
+
+/// What an event follows.
+#[derive(Default)]
+struct Behind {
+    /// What of it is held.
+    prev: Vec<EventNo>,
+    /// That of which the states after it are known here.
+    known: Vec<EventNo>,
+    /// Those states.
+    roots: Vec<Root>,
+    /// The states after the rest, as they were told.
+    told: Vec<Root>,
+    /// What is not held.
+    missing: Vec<OwnedEventId>,
+    /// The greatest depth of what is held.
+    depth: u64,
+    /// Whether some of these states lack members.
+    partial: bool,
 }
 
 /// What judging an event by its own auth events found.
@@ -319,33 +361,15 @@ impl Writer<'_> {
         manner: Manner,
     ) -> Result<Outcome, Error> {
         let way = if let Manner::Usual(way) = manner { way } else { Way::Live };
-        let (mut prev, mut roots, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-        let mut depth = 0;
-        for id in pdu.prev_events() {
-            let no = self.in_room(id.as_str()).await?;
-            match no {
-                Some(no) if self.has_place(no).await? => {
-                    roots.push(self.state_after(no).await?);
-                    depth = depth.max(self.depth(no).await?);
-                    prev.push(no);
-                }
-                _ => missing.push(id.clone()),
-            }
+        let behind = match self.behind(&pdu, &states).await? {
+            Ok(behind) => behind,
+            Err(needs) => return Ok(Outcome::Needs(needs)),
+        };
+        let Behind { prev, known, roots, told, missing, depth, partial } = behind;
+        let mut before = self.resolve([roots, told.clone()].concat()).await?;
+        if partial {
+            before = self.fill(before, &by_auth.nos).await?;
         }
-        let mut needs = Needs::default();
-        for id in &missing {
-            match states.iter().find(|state| state.event == *id) {
-                Some(told) => match self.told(&told.state).await? {
-                    Ok(root) => roots.push(root),
-                    Err(events) => needs.events.extend(events),
-                },
-                None => needs.prevs.push(id.clone()),
-            }
-        }
-        if needs != Needs::default() {
-            return Ok(Outcome::Needs(needs));
-        }
-        let before = self.resolve(roots).await?;
         let gathered = self.gather_at(before, (pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content())).await?;
         let by_state = || check_with(&self.live.rules, &pdu, &gathered.powers, &gathered.state);
         let mut outcome = match by_auth.reject.map_or_else(by_state, Err) {
@@ -355,7 +379,11 @@ impl Writer<'_> {
         // Who has just come in has nothing else to judge by.
         let goes_on = way == Way::Live && !self.live.head.extremities.is_empty();
         if outcome == Outcome::Accepted && goes_on && before != self.live.head.root {
-            let now = self.gather(pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content()).await?;
+            let mut now = self.live.head.root;
+            if self.live.head.partial {
+                now = self.fill(now, &by_auth.nos).await?;
+            }
+            let now = self.gather_at(now, (pdu.sender(), pdu.kind(), pdu.state_key(), pdu.content())).await?;
             if let Err(why) = check_with(&self.live.rules, &pdu, &now.powers, &now.state) {
                 outcome = Outcome::SoftFailed(why.to_string());
             }
@@ -382,6 +410,8 @@ impl Writer<'_> {
             auth: by_auth.nos,
             prev,
             depth: if missing.is_empty() { depth + 1 } else { pdu.depth().max(depth + 1) },
+            // What was told for a join that lacks members is no whole state.
+            again: partial.then(|| Again { prev: known, told: if self.told_partial { Vec::new() } else { told } }),
             missing: missing.into_iter().map(|id| id.to_string()).collect(),
             powers: gathered.powers,
             txn,
@@ -403,6 +433,39 @@ impl Writer<'_> {
         })
     }
 
+    /// What an event follows, and the states after that: those that are known here, and those that were told.
+    async fn behind(&mut self, pdu: &Pdu, states: &[StateAfter]) -> Result<Result<Behind, Needs>, Error> {
+        let (mut behind, mut needs) = (Behind::default(), Needs::default());
+        for id in pdu.prev_events() {
+            let held = match self.in_room(id.as_str()).await? {
+                Some(no) if self.has_place(no).await? => Some(no),
+                _ => None,
+            };
+            match held {
+                Some(no) => {
+                    behind.depth = behind.depth.max(self.depth(no).await?);
+                    behind.prev.push(no);
+                    if !self.is_stale(no).await? {
+                        behind.partial |= self.is_partial(no).await?;
+                        behind.roots.push(self.state_after(no).await?);
+                        behind.known.push(no);
+                        continue;
+                    }
+                }
+                None => behind.missing.push(id.clone()),
+            }
+            match states.iter().find(|state| state.event == *id) {
+                Some(told) => match self.told(&told.state).await? {
+                    Ok(root) => behind.told.push(root),
+                    Err(events) => needs.events.extend(events),
+                },
+                None => needs.prevs.push(id.clone()),
+            }
+        }
+        behind.partial |= self.told_partial && !behind.told.is_empty();
+        Ok(if needs == Needs::default() { Ok(behind) } else { Err(needs) })
+    }
+
     async fn depth(&self, no: EventNo) -> Result<u64, Error> {
         match self.added.get(&no) {
             Some(header) => Ok(header.depth),
@@ -413,21 +476,41 @@ impl Writer<'_> {
     /// A state that another server told, as a tree. `Err` are the events of it that are not held.
     pub(crate) async fn told(&mut self, state: &[OwnedEventId]) -> Result<Result<Root, Vec<OwnedEventId>>, Error> {
         let (mut root, mut missing) = (Root::EMPTY, Vec::new());
-        for id in state {
-            match self.in_room(id.as_str()).await? {
-                None => missing.push(id.clone()),
-                Some(no) if self.standing(no).await? != Standing::Rejected => {
-                    let pdu = self.pdu(no).await?;
-                    if let Some(key) = pdu.state_key() {
-                        let key = self.state_key(pdu.kind(), key).await?;
-                        root = self.state.set(root, key, Some(no)).await?;
-                    }
+        for ids in state.chunks(MANY) {
+            let nos = self.in_room_many(ids).await?;
+            missing.extend(ids.iter().zip(&nos).filter(|(_, no)| no.is_none()).map(|(id, _)| id.clone()));
+            for (no, header) in self.headers(nos.into_iter().flatten().collect()).await? {
+                if let Some(key) = header.state_key.as_deref().filter(|_| header.standing != Standing::Rejected) {
+                    let key = self.state_key(&header.kind, key).await?;
+                    root = self.state.set(root, key, Some(no)).await?;
                 }
-                Some(_) => {}
             }
         }
         self.roots.push(root);
         Ok(if missing.is_empty() { Ok(root) } else { Err(missing) })
+    }
+
+    /// The numbers of events of this room.
+    pub(crate) async fn in_room_many(&self, ids: &[OwnedEventId]) -> Result<Vec<Option<EventNo>>, Error> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(MANY) {
+            let rows = self.snapshot.get_many(&schema::EVENT_IDS, ids.iter().map(ToString::to_string)).await?;
+            for (id, row) in ids.iter().zip(rows) {
+                let stored = row.filter(|row: &EventPlace| row.room == self.live.no).map(|row| row.event);
+                found.push(self.fresh.get(id.as_str()).copied().or(stored));
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is known of events of this room.
+    async fn headers(&self, nos: Vec<EventNo>) -> Result<Vec<(EventNo, Header)>, Error> {
+        let events = self.inner.store.events().get_many(self.snapshot, self.live.no, &nos).await?;
+        let known = |(no, event): (EventNo, Option<Arc<StoredEvent>>)| {
+            let header = self.added.get(&no).cloned().or_else(|| event.map(|event| event.header.clone()));
+            Ok((no, header.ok_or(stoa_store::Error::Missing("an event that its id names"))?))
+        };
+        nos.into_iter().zip(events).map(known).collect()
     }
 
     /// Keeps an event apart from the graph.
@@ -461,6 +544,7 @@ impl Writer<'_> {
             redacts: pdu.redacts().map(ToString::to_string),
             relates_to: None,
             gap: false,
+            partial: false,
         };
         let event = StoredEvent { header: header.clone(), json: pdu.json().clone() };
         rows::events::put_outlier(&mut self.tx, self.live.no, no, &event);

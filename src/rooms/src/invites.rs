@@ -77,7 +77,8 @@ impl Rooms {
     pub async fn knows(&self, room: &RoomId) -> Result<bool, Error> {
         let snapshot = self.inner.store.snapshot().await?;
         let Some(no) = self.inner.store.names().room(&snapshot, room.as_str()).await? else { return Ok(false) };
-        if !snapshot.has(&schema::ROOMS, &no).await? {
+        // One of which nothing but events apart from the graph is held was never come into.
+        if snapshot.get(&schema::ROOMS, &no).await?.is_none_or(|head| head.extremities.is_empty()) {
             return Ok(false);
         }
         let servers = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, 1).await?;

@@ -16,6 +16,7 @@ mod invites;
 mod live;
 mod lock;
 mod membership;
+mod partial;
 mod policy;
 mod profile;
 mod receipts;
@@ -40,10 +41,11 @@ use stoa_store::{Env, RoomNo, Snapshot, Store};
 
 pub use crate::{
     create::{CreateRoom, InitialState, Preset},
-    enter::Entry,
+    enter::{Entry, Omitted},
     error::Error,
     ingest::{Arrival, Needs, Outcome, StateAfter},
     membership::{Action, Change},
+    partial::Partial,
     policy::{Policy, Unsigned},
     profile::Profile,
     receipts::NewReceipt,
@@ -76,6 +78,8 @@ struct Inner {
     locks: lock::Locks,
     acls: acl::Acls,
     forked: extremities::Forked,
+    /// Rung when a room becomes whole.
+    whole: tokio::sync::Notify,
 }
 
 impl Inner {
@@ -110,7 +114,8 @@ impl Rooms {
     ) -> Rooms {
         let key = key.into();
         let (locks, acls, forked) = (lock::Locks::default(), acl::Acls::new(1024), extremities::Forked::default());
-        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks, acls, forked }) }
+        let whole = tokio::sync::Notify::new();
+        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks, acls, forked, whole }) }
     }
 
     /// The name of this server.

@@ -70,6 +70,7 @@ impl Live {
             joined: 0,
             invited: 0,
             partial: false,
+            whole_since: None,
             encrypted: false,
         };
         Live::new(no, id, rules, head, create, Vec::new())

@@ -61,6 +61,10 @@ impl Rooms {
         let inner = &*self.inner;
         let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
+        if writer.lacks_member(&change.target).await? {
+            writer.leave();
+            return Err(Error::Partial);
+        }
         let current = writer.membership(&change.target).await?;
         match sense(&change, current) {
             Sense::Do => {}
@@ -222,8 +226,13 @@ impl Writer<'_> {
         if store.who().local(room).is_empty() {
             return Ok(None);
         }
-        let Some(user) = store.names().user(self.snapshot, user.as_str()).await? else { return Ok(Some(false)) };
-        let member = self.snapshot.get(&schema::MEMBERS, &(room, user)).await?;
+        let member = match store.names().user(self.snapshot, user.as_str()).await? {
+            Some(user) => self.snapshot.get(&schema::MEMBERS, &(room, user)).await?,
+            None => None,
+        };
+        if member.is_none() && self.snapshot.has(&schema::PARTIAL_ROOMS, &room).await? {
+            return Ok(None);
+        }
         Ok(Some(member.is_some_and(|member| member.membership == Stored::Join)))
     }
 }

@@ -150,7 +150,12 @@ impl Writer<'_> {
         }
         let more = self.servers.get(&server).copied().unwrap_or_default();
         let joined = self.snapshot.get(&schema::ROOM_SERVERS, &(self.live.no, server)).await?.unwrap_or_default();
-        Ok(i64::from(joined) + more > 0)
+        if i64::from(joined) + more > 0 || !self.live.head.partial {
+            return Ok(i64::from(joined) + more > 0);
+        }
+        // Not all members are known; which servers are there was told.
+        let partial = self.snapshot.get(&schema::PARTIAL_ROOMS, &self.live.no).await?;
+        Ok(partial.is_some_and(|partial| partial.servers.iter().any(|server| *server == policy.server.as_str())))
     }
 
     /// Fails where an event of ours must be signed by the room's policy server before it is sent.

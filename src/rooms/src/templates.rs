@@ -119,6 +119,10 @@ impl Rooms {
         let inner = &*self.inner;
         let (lock, snapshot) = self.locked(room).await?;
         let mut writer = Writer::begin(inner, &snapshot, lock).await?;
+        if writer.lacks_member(&change.target).await? {
+            writer.leave();
+            return Err(Error::Partial);
+        }
         let joined = writer.require_joined(&change.sender).await;
         let current = writer.membership(&change.target).await?;
         let sensible = crate::membership::sense(&change, current);

@@ -67,6 +67,12 @@ pub(crate) struct Writer<'a> {
     pub(crate) fresh: HashMap<String, EventNo>,
     /// What events of this transaction name that is not held.
     pub(crate) named: HashSet<String>,
+    /// Whether this server comes in anew: events from before, whose states are not whole, say nothing then.
+    pub(crate) anew: bool,
+    /// Whether the states that are told lack members.
+    pub(crate) told_partial: bool,
+    /// Whether the room's state becomes whole.
+    pub(crate) whole: bool,
     /// How many members more or fewer servers have.
     pub(crate) servers: HashMap<String, i64>,
     /// The head as it is on disk.
@@ -116,6 +122,9 @@ impl<'a> Writer<'a> {
             added: HashMap::new(),
             fresh: HashMap::new(),
             named: HashSet::new(),
+            anew: false,
+            told_partial: false,
+            whole: false,
             servers: HashMap::new(),
             lock,
         }
@@ -242,7 +251,8 @@ impl<'a> Writer<'a> {
             self.inner.forked.note(self.live.no, self.live.head.extremities.len());
         }
         self.live.trim();
-        if let Some(lock) = &mut self.lock {
+        // Where the room became whole is known on disk only: the next writer reads it.
+        if let Some(lock) = self.lock.as_mut().filter(|_| !self.whole) {
             lock.put_back(self.live);
         }
         Ok(())
@@ -257,6 +267,10 @@ impl<'a> Writer<'a> {
     async fn finish(&mut self) -> Result<(), Error> {
         self.count_servers().await?;
         match self.last {
+            Some(slot) if self.whole => {
+                self.live.head.partial = false;
+                rows::rooms::put_whole_head(&mut self.tx, slot, self.live.no, self.live.head.clone());
+            }
             Some(slot) => rows::rooms::put_head(&mut self.tx, slot, self.live.no, self.live.head.clone()),
             None if self.live.head != self.head => {
                 rows::rooms::put_head_as_is(&mut self.tx, self.live.no, &self.live.head);

@@ -99,7 +99,8 @@ impl Pruner {
             return Ok(0);
         };
         self.rooms.after = Some(room);
-        if head.next_event.0 > LARGEST_ROOM {
+        // What its state is worked out from is not all named by its events while it is not whole.
+        if head.next_event.0 > LARGEST_ROOM || head.partial {
             return Ok(0);
         }
         match state::collect(&self.store, room).await {

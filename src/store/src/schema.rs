@@ -15,6 +15,7 @@ use crate::{
         keys::{FallbackKey, RemoteDevices},
         media::Media,
         outbox::ToldDevice,
+        partial::{PartialEvent, PartialRoom},
         pushers::Pusher,
         receipts::{Receipt, ReceiptKey},
         remote::{Destination, ServerKeys},
@@ -104,6 +105,11 @@ tables! {
     /// Replies in threads by depth and place, with the root of the thread: the threads of a room in the order of their latest
     /// replies. Written by `rows/events.rs`.
     THREADS = 28 in Indexes: (RoomNo, u64, Position) => EventNo;
+    /// Rooms whose state is not whole yet, and where it can be had. Written by `rows/partial.rs`.
+    PARTIAL_ROOMS = 29 in Rows: RoomNo => PartialRoom;
+    /// Events of such a room whose states are to be worked out again, in the order in which they got their places.
+    /// Written by `rows/partial.rs`.
+    PARTIAL_EVENTS = 30 in Indexes: (RoomNo, Position) => PartialEvent;
 
     // Accounts.
     /// The accounts of this server. Written by `rows/users.rs`.

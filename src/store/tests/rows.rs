@@ -14,6 +14,7 @@ use stoa_store::{
         key_backup::BackupVersion,
         keys::FallbackKey,
         media::{File, Media},
+        partial::{PartialEvent, PartialRoom},
         pushers::Pusher,
         receipts::{Receipt, ReceiptKey},
         reports::Report,
@@ -75,6 +76,7 @@ fn event() -> StoredEvent {
         redacts: Some(text("$other")),
         relates_to: Some(RelatesTo { rel_type: text("m.thread"), event_id: text("$root") }),
         gap: true,
+        partial: true,
     };
     StoredEvent { header, json }
 }
@@ -95,6 +97,7 @@ fn rooms(page: &mut Page) {
         redacts: None,
         relates_to: None,
         gap: false,
+        partial: false,
         ..event().header
     };
     page.row("event, bare", &StoredEvent { header: bare, ..event() });
@@ -115,6 +118,7 @@ fn rooms(page: &mut Page) {
         joined: 2,
         invited: 1,
         partial: false,
+        whole_since: Some(Position(299)),
         member_keys: 3,
         encrypted: true,
     };
@@ -137,6 +141,9 @@ fn rooms(page: &mut Page) {
     page.row("receipt", &Receipt { event_id: text("$e"), event: EventNo(4), ts: 1_700_000_000_000, at: Position(8) });
     let key = ReceiptKey { room: RoomNo(1), user: UserNo(2), kind: text("m.read"), thread: text("main") };
     page.row("receipt key", &key);
+    let partial = PartialRoom { join: EventNo(7), via: text("a.test"), servers: vec![text("a.test"), text("b.test")] };
+    page.row("partial room", &partial);
+    page.row("partial event", &PartialEvent { event: EventNo(8), prev: vec![EventNo(7)], told: vec![root()] });
 }
 
 fn accounts(page: &mut Page) {

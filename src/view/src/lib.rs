@@ -38,7 +38,7 @@ pub use crate::{
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest, Page},
     relations::{RelationsRequest, ThreadsRequest},
-    servers::{MissingRequest, Pdus, StateIds, WholeState},
+    servers::{JoinState, MissingRequest, Pdus, StateIds, WholeState},
     sliding::{Body as SlidingBody, SlidingRequest},
     spaces::{Doors, Glance, SpaceChild, SpaceRoom},
     state::MembersRequest,

@@ -2,7 +2,7 @@
 
 use stoa_event::ids::RoomId;
 use stoa_store::{
-    EventNo, Membership,
+    EventNo, Membership, schema,
     state::{Class, Root},
 };
 
@@ -75,6 +75,9 @@ impl View {
                 AnyToken::Sync(SyncToken { position, .. }) => position,
                 AnyToken::History(place) => place.position,
             };
+            // Where all members are known.
+            let head = snapshot.get(&schema::ROOMS, &reach.room).await?;
+            let position = position.max(head.and_then(|head| head.whole_since).unwrap_or_default());
             // Not further than the user may see.
             let left = reach.eyes.own.as_ref().and_then(|own| own.left_at).filter(|_| !reach.eyes.is_joined());
             root = match left {

@@ -175,7 +175,12 @@ impl Inner {
     /// The other servers that are in a room, as far as the settings let us speak with them.
     pub(crate) async fn servers_of(&self, snapshot: &Snapshot, room: RoomNo) -> Result<Vec<OwnedServerName>, Error> {
         let rows = snapshot.scan(&schema::ROOM_SERVERS, &room, Direction::Forward, usize::MAX).await?;
-        let names = rows.into_iter().filter_map(|((_, server), _)| OwnedServerName::try_from(server).ok());
+        let mut names: BTreeSet<String> = rows.into_iter().map(|((_, server), _)| server).collect();
+        // Who is in the room is what we were told until all members are known.
+        if let Some(partial) = snapshot.get(&schema::PARTIAL_ROOMS, &room).await? {
+            names.extend(partial.servers);
+        }
+        let names = names.into_iter().filter_map(|server| OwnedServerName::try_from(server).ok());
         Ok(names.filter(|server| self.is_other(server)).collect())
     }
 
@@ -232,7 +237,7 @@ impl<'a> Fan<'a> {
         let now = self.servers(room).await?;
         let head = self.snapshot.get(&schema::ROOMS, &room).await?;
         let (Some(before), Some(head)) = (event.header.before, head) else { return Ok(now) };
-        if before == head.root {
+        if before == head.root || head.partial {
             return Ok(now);
         }
         let mut changes = self.inner.store.state(&self.snapshot, room).changes(before, head.root).await?;

@@ -67,7 +67,8 @@ impl Federation {
             inner.dispatch(),
             inner.look_again(),
             inner.resync(),
-            inner.knit()
+            inner.knit(),
+            inner.make_whole()
         );
     }
 }

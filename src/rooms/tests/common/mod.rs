@@ -19,9 +19,12 @@ use stoa_event::{
     version::Rules,
 };
 use stoa_rooms::{
-    Action, Arrival, Change, CreateRoom, Entry, Error, NewEvent, Outcome, Preset, Profile, Rooms, StateAfter, Wanted,
+    Action, Arrival, Change, CreateRoom, Entry, Error, NewEvent, Omitted, Outcome, Preset, Profile, Rooms, StateAfter,
+    Wanted,
 };
-use stoa_store::{Clock, Direction, Env, EventNo, Options, Random, RoomNo, Store, rows::events::Standing, schema};
+use stoa_store::{
+    Clock, Direction, Env, EventNo, Options, Random, RoomNo, Store, rows::events::Standing, rows::rooms::Head, schema,
+};
 
 /// One clock for all, a millisecond further at each look.
 pub struct TestClock(AtomicU64);
@@ -285,8 +288,52 @@ impl House {
         let (state, _) = other.around(room, join.event_id()).await;
         let auth = other.auth_chain(room, &state).await;
         let id = join.event_id().clone();
-        self.rooms.enter(Entry { room: room.clone(), rules, join, state, auth }).await.unwrap();
+        self.rooms.enter(Entry { room: room.clone(), rules, join, state, auth, omitted: None }).await.unwrap();
         id
+    }
+
+    /// The same, but no member of the room is told but those by whom the join is allowed.
+    pub async fn join_without_members(&self, other: &House, room: &OwnedRoomId, user: &OwnedUserId) -> OwnedEventId {
+        let template = other.rooms.template(room, user, "join").await.unwrap();
+        let rules = Arc::new(Rules::of(&template.version).unwrap());
+        let wanted = Wanted { room: room.clone(), user: user.clone(), membership: "join", content: Map::new() };
+        let join = self.rooms.fill(&template.event, &rules, &wanted).unwrap();
+        assert_eq!(other.live(room, std::slice::from_ref(&join)).await, [Outcome::Accepted]);
+        let (mut state, _) = other.around(room, join.event_id()).await;
+        state.retain(|pdu| pdu.kind() != "m.room.member");
+        let mut named = state.clone();
+        named.push(join.clone());
+        let auth = other.auth_chain(room, &named).await;
+        let id = join.event_id().clone();
+        let omitted = Some(Omitted { via: other.name.clone(), servers: vec![other.name.clone()] });
+        self.rooms.enter(Entry { room: room.clone(), rules, join, state, auth, omitted }).await.unwrap();
+        id
+    }
+
+    /// Hears the whole state before an event from another server.
+    pub async fn hear_whole_state(&self, other: &House, room: &OwnedRoomId, at: &OwnedEventId) -> Result<(), Error> {
+        let (state, _) = other.around(room, at).await;
+        self.keep(room, &other.auth_chain(room, &state).await).await;
+        self.keep(room, &state).await;
+        let ids: Vec<OwnedEventId> = state.iter().map(|pdu| pdu.event_id().clone()).collect();
+        self.rooms.set_whole_state(room, &ids, true).await
+    }
+
+    /// Works out again all that was judged without the whole state.
+    pub async fn finish(&self, room: &OwnedRoomId) {
+        while !self.rooms.make_whole(room).await.unwrap() {}
+    }
+
+    /// Keeps events apart from the graph.
+    pub async fn keep(&self, room: &OwnedRoomId, events: &[Arc<Pdu>]) {
+        let mut events = events.to_vec();
+        events.sort_by_key(|pdu| pdu.depth());
+        self.rooms.ingest(room, events.into_iter().map(Arrival::Outlier).collect()).await.unwrap();
+    }
+
+    pub async fn head(&self, room: &OwnedRoomId) -> Head {
+        let (snapshot, no) = (self.store.snapshot().await.unwrap(), self.no(room).await);
+        snapshot.get(&schema::ROOMS, &no).await.unwrap().unwrap()
     }
 
     /// Hands events to this server, as a transaction would.

@@ -93,6 +93,10 @@ pub struct Header {
     #[n(19)]
     #[cbor(default)]
     pub gap: bool,
+    /// Whether the states around it lack members: it was judged while the room's state was not whole.
+    #[n(20)]
+    #[cbor(default)]
+    pub partial: bool,
 }
 
 /// The transaction by which a local device sent an event.

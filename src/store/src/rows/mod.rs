@@ -8,6 +8,7 @@ pub mod key_backup;
 pub mod keys;
 pub mod media;
 pub mod outbox;
+pub mod partial;
 pub mod push_rules;
 pub mod pushers;
 pub mod receipts;

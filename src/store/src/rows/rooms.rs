@@ -43,6 +43,10 @@ pub struct Head {
     /// Whether messages in it are to be encrypted (`m.room.encryption` was ever set).
     #[n(10)]
     pub encrypted: bool,
+    /// Where the state became whole that had been partial.
+    #[n(12)]
+    #[cbor(default)]
+    pub whole_since: Option<Position>,
 }
 cbor_value!(Head);
 
@@ -184,6 +188,15 @@ pub fn delete_member(tx: &mut Tx, room: RoomNo, user: UserNo, local: bool) {
 /// Writes the head; its `last` becomes the position of `slot`.
 pub fn put_head(tx: &mut Tx, slot: Slot, room: RoomNo, head: Head) {
     tx.put_at(&schema::ROOMS, move |at| (room, Head { last: at.of(slot), ..head.clone() }));
+}
+
+/// The same where the state, which was partial, is whole from `slot` on. Those in the room are told.
+pub fn put_whole_head(tx: &mut Tx, slot: Slot, room: RoomNo, head: Head) {
+    tx.put_at(&schema::ROOMS, move |at| {
+        let at = at.of(slot);
+        (room, Head { last: at, partial: false, whole_since: Some(at), ..head.clone() })
+    });
+    tx.tell(move |at| Fact::Room { room, at: at.of(slot) });
 }
 
 /// Writes the head as it is: nothing that clients are shown changed.

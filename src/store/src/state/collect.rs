@@ -140,6 +140,7 @@ mod tests {
             joined: 0,
             invited: 0,
             partial: false,
+            whole_since: None,
             member_keys: 0,
             encrypted: false,
         };

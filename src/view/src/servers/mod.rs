@@ -11,7 +11,7 @@ mod spaces;
 mod state;
 mod time;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use stoa_event::{
@@ -33,7 +33,7 @@ use self::seen::{Look, Sight};
 pub use self::{
     graph::MissingRequest,
     pdus::Pdus,
-    state::{StateIds, WholeState},
+    state::{JoinState, StateIds, WholeState},
 };
 use crate::{Error, Inner, View};
 
@@ -90,7 +90,11 @@ impl View {
         let snapshot = self.inner.store.snapshot().await?;
         let Some(no) = self.inner.store.names().room(&snapshot, room.as_str()).await? else { return Ok(Vec::new()) };
         let rows = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, MANY_SERVERS).await?;
-        Ok(rows.into_iter().map(|((_, server), _)| server).collect())
+        let mut servers: BTreeSet<String> = rows.into_iter().map(|((_, server), _)| server).collect();
+        if let Some(partial) = snapshot.get(&schema::PARTIAL_ROOMS, &no).await? {
+            servers.extend(partial.servers);
+        }
+        Ok(servers.into_iter().collect())
     }
 }
 
@@ -101,7 +105,7 @@ impl<'a> Guest<'a> {
         server: &ServerName,
         room: RoomNo,
     ) -> Result<Guest<'a>, Error> {
-        if !snapshot.has(&schema::ROOM_SERVERS, &(room, server.to_string())).await? {
+        if !is_there(snapshot, room, server).await? {
             return Err(outside());
         }
         let guest = Guest::inside(inner, snapshot, server, room).await?;
@@ -181,6 +185,15 @@ impl<'a> Guest<'a> {
         let redacted = stoa_event::redact::redact(&event.json, &self.rules);
         Ok(redacted.map_err(|_| stoa_store::Error::Corrupt("a stored event cannot be redacted"))?.into())
     }
+}
+
+/// Whether a server has joined users in a room, as far as we know; where not all members are known, as we were told.
+async fn is_there(snapshot: &Snapshot, room: RoomNo, server: &ServerName) -> Result<bool, Error> {
+    if snapshot.has(&schema::ROOM_SERVERS, &(room, server.to_string())).await? {
+        return Ok(true);
+    }
+    let partial = snapshot.get(&schema::PARTIAL_ROOMS, &room).await?;
+    Ok(partial.is_some_and(|partial| partial.servers.iter().any(|name| name == server.as_str())))
 }
 
 /// What everybody hears who is not in the room, whether it exists or not.

@@ -7,13 +7,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 use stoa_event::ids::{RoomId, ServerName};
 use stoa_store::{
-    RoomNo, Snapshot,
+    Snapshot,
     rows::events::StoredEvent,
-    schema,
     state::{Class, Root},
 };
 
-use super::{Guest, missing};
+use super::{Guest, is_there, missing};
 use crate::{Error, View, json::Object, spaces::Doors};
 
 /// How many children of a space are looked at.
@@ -143,14 +142,12 @@ impl View {
         if matches!(room.rules.join_rule.as_str(), "public" | "knock" | "knock_restricted") {
             return Ok(true);
         }
-        let there = |room: RoomNo| (room, server.to_string());
-        if snapshot.has(&schema::ROOM_SERVERS, &there(room.guest.room)).await? || room.guest.is_world_readable().await?
-        {
+        if is_there(snapshot, room.guest.room, server).await? || room.guest.is_world_readable().await? {
             return Ok(true);
         }
         for id in room.rules.allowed() {
             if let Some(no) = self.inner.store.names().room(snapshot, id).await?
-                && snapshot.has(&schema::ROOM_SERVERS, &there(no)).await?
+                && is_there(snapshot, no, server).await?
             {
                 return Ok(true);
             }

@@ -1,9 +1,10 @@
 //! One room in `/sync`: its timeline, the state that the timeline needs, and what is beside them.
 
-use std::{collections::BTreeSet, ops::Bound};
+use std::{collections::BTreeSet, ops::Bound, sync::Arc};
 
 use stoa_store::{
     Direction, EventNo, Membership, Position, RoomNo, UserNo,
+    rows::events::StoredEvent,
     rows::rooms::{Head, OwnMembership},
     schema,
     state::{Change, Class, Root},
@@ -61,8 +62,20 @@ impl<'a> RoomWork<'a> {
             Membership::Join => span.to.position,
             _ => own.at.min(span.to.position),
         };
-        let anew = span.from.is_none() || joined_since;
+        let became_whole = head.whole_since.is_some_and(|at| at > span.seen());
+        // Who wants all members was shown nothing until they were known.
+        let anew = span.from.is_none() || joined_since || (became_whole && span.wants_all_members());
         Ok(Some(RoomWork { span, room, id, anew, own, head, eyes, until }))
+    }
+
+    /// Whether the room's state lacks members at the end of the answer.
+    pub(super) fn is_partial(&self) -> bool {
+        self.head.partial || self.head.whole_since.is_some_and(|at| at > self.span.to.position)
+    }
+
+    /// Whether it did when the client asked last, or does.
+    fn was_partial(&self) -> bool {
+        self.head.partial || self.head.whole_since.is_some_and(|at| at > self.span.seen())
     }
 
     /// A room that the user is in; `None` if there is nothing to tell.
@@ -72,6 +85,9 @@ impl<'a> RoomWork<'a> {
         devices: &mut DeviceNews,
     ) -> Result<Option<Vec<u8>>, Error> {
         let span = self.span;
+        if self.is_partial() && span.wants_all_members() {
+            return Ok(None);
+        }
         let timeline = self.timeline(self.start()).await?;
         let begins = self.anew || span.full_state;
         let heroes = match begins {
@@ -80,12 +96,14 @@ impl<'a> RoomWork<'a> {
         };
         let changes = self.state_changes(&timeline, heroes.as_deref().unwrap_or_default()).await?;
         self.device_news(devices).await?;
-        let (state, members_changed) = self.state_events(&timeline, &changes).await?;
+        let (state, mut members_changed) = self.state_events(&timeline, &changes).await?;
+        members_changed |= self.was_partial() && !self.is_partial();
         let ephemeral = self.ephemeral().await?;
         let data = self.account_data(account);
         let news = begins
             || !timeline.events.is_empty()
             || timeline.limited
+            || members_changed
             || !state.is_empty()
             || !ephemeral.is_empty()
             || !data.is_empty()
@@ -294,7 +312,11 @@ impl<'a> RoomWork<'a> {
         }
         if !whole {
             // A changed member whom the client may know must not stay as it was.
-            for change in self.eyes.state.changes_of(Class::Members, before, after).await? {
+            let mut changed = self.eyes.state.changes_of(Class::Members, before, after).await?;
+            if self.was_partial() {
+                changed = self.not_just_known(changed).await?;
+            }
+            for change in changed {
                 if !found.iter().any(|known| known.key == change.key) {
                     found.push(change);
                 }
@@ -308,6 +330,15 @@ impl<'a> RoomWork<'a> {
         let who = (span.viewer.user_no, span.viewer.device.as_str(), self.room);
         let unsent: BTreeSet<EventNo> = span.inner.lazy.unsent(who, from, span.to, wanted).into_iter().collect();
         Ok(found.into_iter().filter(|change| change.after.is_some_and(|no| unsent.contains(&no))).collect())
+    }
+
+    /// Leaves out members of whom we only came to know now: whoever asked for all members waited for them.
+    async fn not_just_known(&self, changes: Vec<Change>) -> Result<Vec<Change>, Error> {
+        let nos: Vec<EventNo> = changes.iter().map(|change| change.after.unwrap_or_default()).collect();
+        let events = self.span.inner.store.events().get_many(self.span.snapshot, self.room, &nos).await?;
+        let happened = |event: &Option<Arc<StoredEvent>>| event.as_ref().is_some_and(|event| event.header.at.is_some());
+        let kept = changes.into_iter().zip(events).filter(|(change, event)| change.before.is_some() || happened(event));
+        Ok(kept.map(|(change, _)| change).collect())
     }
 
     /// The state as events, and whether something that the summary is made of changed anywhere in this answer.

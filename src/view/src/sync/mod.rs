@@ -5,7 +5,7 @@ mod account;
 mod devices;
 mod joined;
 pub(crate) mod lazy;
-mod summary;
+pub(crate) mod summary;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -90,6 +90,11 @@ impl<'a> Span<'a> {
     /// The viewer's push rules, and where they were changed last.
     pub(crate) async fn rules(&self) -> Result<counts::ReadyRules, Error> {
         self.rules.get_or_try_init(|| counts::rules(self)).await.cloned()
+    }
+
+    /// Whether the client wants all members of its rooms, not only those whom it needs.
+    pub(crate) fn wants_all_members(&self) -> bool {
+        !self.filter.room.state.lazy_load_members
     }
 
     /// The position that the client has seen.

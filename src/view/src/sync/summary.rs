@@ -8,6 +8,7 @@ use std::{
 use stoa_store::{
     Direction, Membership, Position,
     rows::receipts::{self, ReceiptKey},
+    rows::rooms::Head,
     schema,
 };
 
@@ -15,15 +16,19 @@ use super::joined::RoomWork;
 use crate::{Error, json::Object, json::typed};
 
 /// How many heroes a room has (Client-Server API, "Calculating the display name for a room").
-const HEROES: usize = 5;
+pub(crate) const HEROES: usize = 5;
 /// How many members are looked at to find them.
-const LOOKED_AT: usize = 200;
+pub(crate) const LOOKED_AT: usize = 200;
 
 impl RoomWork<'_> {
     /// Counts of members, and heroes for rooms without a name.
     pub(super) fn summary(&self, body: &mut Object<'_>, heroes: Option<&[String]>) {
         let mut object = Object::new(body.key("summary"));
-        object.plain("m.joined_member_count", self.head().joined).plain("m.invited_member_count", self.head().invited);
+        // Nobody can say so before all members are known.
+        if !self.is_partial() {
+            let Head { joined, invited, .. } = self.head();
+            object.plain("m.joined_member_count", joined).plain("m.invited_member_count", invited);
+        }
         if let Some(heroes) = heroes {
             object.strings("m.heroes", heroes);
         }
