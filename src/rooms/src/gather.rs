@@ -30,17 +30,6 @@ impl Gathered {
 }
 
 impl Writer<'_> {
-    /// The state that an event is judged by, from the room's current state.
-    pub(crate) async fn gather(
-        &mut self,
-        sender: &UserId,
-        event_kind: &str,
-        state_key: Option<&str>,
-        content: &[u8],
-    ) -> Result<Gathered, Error> {
-        self.gather_at(self.live.head.root, (sender, event_kind, state_key, content)).await
-    }
-
     /// The state that an event is judged by, from any state: sender, type, state key and content of it.
     pub(crate) async fn gather_at(
         &mut self,
