@@ -32,6 +32,36 @@ async fn both_are_members(alice: &User, bob: &User, room: &str) {
     }
 }
 
+between!(a_room_of_many);
+async fn a_room_of_many(two: Two) {
+    let (alice, bob) = two.users().await;
+    let (room, alias) = aliased_room(&alice, json!({ "name": "Hall" })).await;
+    let mut others = Vec::new();
+    for n in 0..12 {
+        let other = two.a.home.user(&format!("other{n}")).await;
+        other.join(&room).await.ok();
+        others.push(other);
+    }
+    others[5].leave(&room).await.ok();
+    bob.join(&alias).await.ok();
+    // Bob talks before he knows them all, and hears them.
+    let said = bob.text(&room, "are you many?").await;
+    arrives(&others[3], &room, &said).await;
+    let answer = others[7].text(&room, "we are").await;
+    arrives(&bob, &room, &answer).await;
+    alice.kick(&room, &others[9]).await.ok();
+    becomes(&bob, &room, &others[9], "leave").await;
+    eventually("Bob knows them all", async || {
+        let reply = bob.get(&format!("/rooms/{}/joined_members", encode(&room))).await;
+        let joined = reply.json["joined"].as_object().map_or(0, |joined| joined.len());
+        (reply.status == 200 && joined == 12).then_some(())
+    })
+    .await;
+    becomes(&bob, &room, &others[5], "leave").await;
+    let sync = bob.sync_until(None, |sync| !sync.joined(&room).is_null()).await;
+    assert_eq!(sync.joined(&room)["summary"]["m.joined_member_count"], 12);
+}
+
 between!(by_id_over_a_named_server);
 async fn by_id_over_a_named_server(two: Two) {
     let (alice, bob) = two.users().await;

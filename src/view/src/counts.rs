@@ -349,7 +349,8 @@ impl<'a> Judge<'a> {
             let context = Context {
                 user: span.viewer.user.as_str(),
                 room: self.room_id.as_deref().unwrap_or_default(),
-                joined: self.head.joined,
+                // How many they are cannot be said yet; it is taken for no talk between two.
+                joined: if self.head.partial { u32::MAX } else { self.head.joined },
                 name: self.name.as_deref(),
                 powers: self.powers.as_ref().map(Option::as_ref),
             };

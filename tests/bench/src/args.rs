@@ -17,8 +17,27 @@ pub struct Args {
 pub enum Command {
     /// Measure one homeserver
     Run(Run),
+    /// Measure the join of a large room of another server
+    Join(Join),
     /// Set results side by side
     Table(Table),
+}
+
+/// Which servers, and how large a room.
+#[derive(ClapArgs, Clone)]
+pub struct Join {
+    /// The binary of Stoa
+    #[arg(long)]
+    pub stoa: PathBuf,
+    /// The virtual environment with Synapse in it, which joins too
+    #[arg(long)]
+    pub synapse: Option<PathBuf>,
+    /// How many members the room has
+    #[arg(long, default_value_t = 10_000)]
+    pub members: usize,
+    /// How many messages
+    #[arg(long, default_value_t = 10_000)]
+    pub messages: usize,
 }
 
 /// Which homeserver, and how.

@@ -4,6 +4,7 @@
 
 mod args;
 mod bench;
+mod join;
 mod meter;
 mod phases;
 mod report;
@@ -35,6 +36,16 @@ async fn main() -> ExitCode {
             println!("{} passed, {} failed", report.passed, report.failed.len());
             if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
+        Command::Join(join) => match join::run(&join).await {
+            Ok(results) => {
+                println!("{}", join::table(&results));
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                eprintln!("FAILED {why}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Table(table) => match report::read(&table.files) {
             Ok(reports) => {
                 println!("{}", report::table(&reports));

@@ -195,12 +195,14 @@ impl Garden {
         Some((state, chain))
     }
 
-    fn tell_state_ids(&self, asked: &Asked) -> Told {
+    /// What is answered to a question for the ids of a state.
+    pub fn tell_state_ids(&self, asked: &Asked) -> Told {
         let (state, chain) = self.before(asked).unwrap_or_default();
         (200, json!({ "pdu_ids": state, "auth_chain_ids": chain }).to_string())
     }
 
-    fn tell_state(&self, asked: &Asked) -> Told {
+    /// What is answered to a question for a state.
+    pub fn tell_state(&self, asked: &Asked) -> Told {
         let (state, chain) = self.before(asked).unwrap_or_default();
         (200, json!({ "pdus": self.whole(state), "auth_chain": self.whole(chain) }).to_string())
     }

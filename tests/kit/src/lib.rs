@@ -5,6 +5,7 @@
 
 mod account;
 mod ca;
+mod crowd;
 mod garden;
 mod home;
 mod http;
@@ -21,6 +22,7 @@ mod tls;
 
 pub use account::User;
 pub use ca::{Ca, CertificateFiles};
+pub use crowd::Crowd;
 pub use garden::Garden;
 pub use home::Home;
 pub use http::{Client, Reply, encode};

@@ -238,6 +238,11 @@ impl Stranger {
         self.shared.event(event)
     }
 
+    /// The id of an event of room version 4 or later.
+    pub fn event_id(&self, event: &Value) -> String {
+        hash_of(event)
+    }
+
     /// Asks for a template for one of its users, and signs it.
     pub async fn make(&self, home: &Home, what: &str, room: &str, user: &str) -> (String, Value) {
         let versions = match what {
@@ -257,8 +262,14 @@ impl Stranger {
     /// Brings one of its users into a room; gives the event's id and the answer, which has the room's state.
     pub async fn join(&self, home: &Home, room: &str, user: &str) -> (String, Value) {
         let (id, event) = self.make(home, "join", room, user).await;
-        let path = format!("/_matrix/federation/v2/send_join/{}/{}", encode(room), encode(&id));
-        (id, self.put(home, &path, &event).await.ok())
+        let answer = self.join_with(home, room, &id, &event).await;
+        (id, answer)
+    }
+
+    /// The same with a join that was made of a template.
+    pub async fn join_with(&self, home: &Home, room: &str, id: &str, event: &Value) -> Value {
+        let path = format!("/_matrix/federation/v2/send_join/{}/{}", encode(room), encode(id));
+        self.put(home, &path, event).await.ok()
     }
 
     /// Takes one of its users out of a room.
@@ -279,8 +290,7 @@ impl Shared {
         let hash = Sha256::digest(canonical(&event).as_bytes());
         event["hashes"] = json!({ "sha256": STANDARD_NO_PAD.encode(hash) });
         let redacted = redacted(&event);
-        let hash = || format!("${}", URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&redacted).as_bytes())));
-        let id = event["event_id"].as_str().map_or_else(hash, str::to_owned);
+        let id = event["event_id"].as_str().map_or_else(|| hash_of(&event), str::to_owned);
         event["signatures"] = self.keys.sign(&self.name, KEY_ID, redacted)["signatures"].clone();
         (id, event)
     }
@@ -331,6 +341,15 @@ pub async fn ask_with(
     let request = request.body(Full::new(bytes)).expect("a request");
     let what = format!("{method} {path}");
     client.send(what.clone(), request).await.unwrap_or_else(|why| panic!("{what} was not answered: {why}"))
+}
+
+/// The id that an event has by what it is, in room version 4 or later.
+fn hash_of(event: &Value) -> String {
+    let mut redacted = redacted(event);
+    if let Some(fields) = redacted.as_object_mut() {
+        fields.remove("signatures");
+    }
+    format!("${}", URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(&redacted).as_bytes())))
 }
 
 /// What redaction leaves of an event, by room version 11 (and 12).

@@ -5,6 +5,7 @@ mod events;
 mod forks;
 mod membership;
 mod news;
+mod partial;
 mod queries;
 mod reads;
 mod rooms_of_others;
