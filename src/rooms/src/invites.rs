@@ -81,8 +81,12 @@ impl Rooms {
         if snapshot.get(&schema::ROOMS, &no).await?.is_none_or(|head| head.extremities.is_empty()) {
             return Ok(false);
         }
-        let servers = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, 1).await?;
-        Ok(servers.is_empty() || !self.inner.store.who().local(no).is_empty())
+        if !self.inner.store.who().local(no).is_empty() {
+            return Ok(true);
+        }
+        // Where we never knew all members, others are there whom we do not know.
+        let others = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, 1).await?;
+        Ok(others.is_empty() && !snapshot.has(&schema::PARTIAL_ROOMS, &no).await?)
     }
 
     async fn set_outside(

@@ -233,6 +233,7 @@ async fn who_leaves_and_comes_back_builds_on_nothing_that_was_half_known() {
     let bob = b.user("bob");
     b.change(room, Action::Leave, &bob, &bob).await.unwrap();
     assert!(b.rooms.partial_rooms().await.unwrap().is_empty(), "nobody waits for it");
+    assert!(!b.rooms.knows(room).await.unwrap(), "others are there who are not known");
     let left = b.rooms.tips(room).await.unwrap();
     assert_eq!(a.live(room, &[b.event(room, &left[0]).await]).await, [Outcome::Accepted]);
     // The join follows the leaving, whose state was never whole.
