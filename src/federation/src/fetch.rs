@@ -393,8 +393,8 @@ impl Inner {
     ) -> Result<Vec<Arc<Pdu>>, Error> {
         let path = Path::new("v1/state").part(room.as_str()).ask("event_id", event.as_str());
         let body = self.get_bytes(from, path, WHOLE).await?;
-        let State { pdus, auth_chain } = serde_json::from_slice(&body)
-            .map_err(|why| Error::Bad(format!("the state that {from} told cannot be read: {why}")))?;
+        let State { pdus, auth_chain } =
+            serde_json::from_slice(&body).map_err(|why| stoa_remote::Error::Malformed(why.to_string()))?;
         let pieces = auth_chain.into_iter().chain(pdus).take(STATE).map(|event| piece_of(&body, event)).collect();
         Ok(self.verified(rules, pieces).await)
     }

@@ -274,7 +274,7 @@ impl Inner {
             }
             other => (other?, false),
         };
-        let bad = |why: serde_json::Error| Error::Bad(format!("the answer to a join cannot be read: {why}"));
+        let bad = |why: serde_json::Error| stoa_remote::Error::Malformed(why.to_string());
         let sent: SentJoin<'_> = match first {
             true => serde_json::from_slice::<(u16, _)>(&body).map_err(bad)?.1,
             false => serde_json::from_slice(&body).map_err(bad)?,
