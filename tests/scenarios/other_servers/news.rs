@@ -8,8 +8,10 @@ use super::{Inside, Meeting, path};
 /// What a device of ours has of other people, as far as it was told: everything that is not its own doing.
 async fn told(user: &stoa_kit::User, room: &str) -> Value {
     let sync = user.get("/sync").await.ok();
+    let presence = sync["presence"]["events"].as_array().cloned().unwrap_or_default();
+    let others: Vec<Value> = presence.into_iter().filter(|event| event["sender"] != user.id.as_str()).collect();
     json!({
-        "presence": sync["presence"]["events"],
+        "presence": others,
         "to_device": sync["to_device"]["events"],
         "changed": sync["device_lists"]["changed"],
         "ephemeral": sync["rooms"]["join"][room]["ephemeral"]["events"],
