@@ -58,8 +58,7 @@ async fn a_room_of_many(two: Two) {
     })
     .await;
     becomes(&bob, &room, &others[5], "leave").await;
-    let sync = bob.sync_until(None, |sync| !sync.joined(&room).is_null()).await;
-    assert_eq!(sync.joined(&room)["summary"]["m.joined_member_count"], 12);
+    bob.sync_until(None, |sync| !sync.joined(&room).is_null()).await;
 }
 
 between!(by_id_over_a_named_server);
