@@ -173,6 +173,34 @@ async fn a_client_that_wants_all_members_gets_the_room_when_it_is_whole() {
 }
 
 #[tokio::test]
+async fn sliding_sync_shows_the_room_lazily_or_when_it_is_whole() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let (alice, room, garden) = half_joined(&meeting).await;
+    let ask = |name: &str, wanted: Value| {
+        let list = json!({ "ranges": [[0, 9]], "timeline_limit": 5, "required_state": wanted });
+        json!({ "conn_id": name, "lists": { "all": list } })
+    };
+    let lazy = ask("lazy", json!([["m.room.member", "$LAZY"], ["m.room.name", ""]]));
+    let whole = ask("whole", json!([["*", "*"]]));
+    let members = |answer: &Value| {
+        let state = answer["rooms"][&room]["required_state"].as_array().map(Vec::as_slice).unwrap_or_default();
+        state.iter().filter(|event| event["type"] == "m.room.member").count()
+    };
+    let lazily = alice.slide(None, 0, lazy.clone()).await.ok();
+    assert_eq!(lazily["rooms"][&room]["name"], "Garden");
+    assert!(lazily["rooms"][&room]["joined_count"].is_null(), "nobody knows");
+    let nothing = alice.slide(None, 0, whole.clone()).await.ok();
+    assert!(nothing["rooms"][&room].is_null());
+    tell(&meeting, &garden, Mood::Honest);
+    alice.sync_until(None, |sync| !sync.joined(&room).is_null()).await;
+    let lazily = alice.slide(lazily["pos"].as_str(), 0, lazy).await.ok();
+    assert_eq!(lazily["rooms"][&room]["joined_count"], MEMBERS + 2);
+    assert_eq!(members(&lazily), 0, "whoever wants all members asks for them");
+    let all = alice.slide(nothing["pos"].as_str(), 0, whole).await.ok();
+    assert_eq!((&all["rooms"][&room]["initial"], members(&all)), (&json!(true), MEMBERS + 2));
+}
+
+#[tokio::test]
 async fn who_speaks_is_shown_with_a_name() {
     let Some(meeting) = Meeting::new().await else { return };
     let (alice, room, garden) = half_joined(&meeting).await;

@@ -23,6 +23,7 @@ pub use self::request::Body;
 use self::{
     connection::{Connection, Had, Told},
     lists::Candidate,
+    room::News,
 };
 use crate::{
     Error, Filter, View, Viewer,
@@ -119,11 +120,16 @@ impl Look<'_> {
         let mut rooms: BTreeMap<Arc<str>, Vec<u8>> = BTreeMap::new();
         let mut timelines = HashSet::new();
         for candidate in window.rooms.values() {
-            told.wanted.insert(candidate.room.0);
-            if let Some(shown) = self.room(candidate, &mut timelines).await? {
-                told.rooms.insert(candidate.room, shown.sent);
-                rooms.insert(candidate.id.clone(), shown.json);
+            match self.room(candidate, &mut timelines).await? {
+                News::Some(shown) => {
+                    told.rooms.insert(candidate.room, shown.sent);
+                    rooms.insert(candidate.id.clone(), shown.json);
+                }
+                News::None => {}
+                // It is as if it were not in the window.
+                News::Later => continue,
             }
+            told.wanted.insert(candidate.room.0);
         }
         // Rooms that leave the window are remembered as far as they were sent.
         for room in self.asked.had.wanted.iter().filter(|room| !told.wanted.contains(*room)) {

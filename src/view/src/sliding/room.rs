@@ -32,6 +32,14 @@ pub(super) struct Shown {
     pub(super) sent: Sent,
 }
 
+/// What there is to tell of a room.
+pub(super) enum News {
+    Some(Shown),
+    None,
+    /// It is not told yet: its members are wanted and not known.
+    Later,
+}
+
 /// How a room's state changed between what the client has and the end of the answer.
 struct StateNews {
     before: Root,
@@ -44,12 +52,8 @@ struct StateNews {
 }
 
 impl Look<'_> {
-    /// What is new in a room for the client; `None` if nothing is.
-    pub(super) async fn room(
-        &self,
-        candidate: &Candidate,
-        timelines: &mut HashSet<String>,
-    ) -> Result<Option<Shown>, Error> {
+    /// What is new in a room for the client.
+    pub(super) async fn room(&self, candidate: &Candidate, timelines: &mut HashSet<String>) -> Result<News, Error> {
         let sent = self.asked.had.rooms.get(&candidate.room);
         match candidate.own.membership {
             Membership::Invite | Membership::Knock => self.stripped(candidate, sent).await,
@@ -58,11 +62,11 @@ impl Look<'_> {
     }
 
     /// A room that the user is invited to, or knocks on.
-    async fn stripped(&self, candidate: &Candidate, sent: Option<&Sent>) -> Result<Option<Shown>, Error> {
+    async fn stripped(&self, candidate: &Candidate, sent: Option<&Sent>) -> Result<News, Error> {
         let (own, is_dm) = (&candidate.own, self.direct.contains(&*candidate.id));
         let known = self.base(candidate).is_some_and(|base| own.at <= base.position);
         if sent.is_some_and(|sent| known && !sent.whole && sent.is_dm == is_dm) {
-            return Ok(None);
+            return Ok(News::None);
         }
         let mut out = Vec::with_capacity(512);
         let mut room = Object::new(&mut out);
@@ -82,7 +86,7 @@ impl Look<'_> {
             counts: (0, 0),
             bump: own.at,
         };
-        Ok(Some(Shown { json: out, sent }))
+        Ok(News::Some(Shown { json: out, sent }))
     }
 
     /// A room that the user is or was in.
@@ -91,7 +95,7 @@ impl Look<'_> {
         candidate: &Candidate,
         sent: Option<&Sent>,
         timelines: &mut HashSet<String>,
-    ) -> Result<Option<Shown>, Error> {
+    ) -> Result<News, Error> {
         let own = &candidate.own;
         let joined = own.membership == Membership::Join;
         let base = self.base(candidate).filter(|base| {
@@ -104,15 +108,18 @@ impl Look<'_> {
         if let (Some(base), Some(sent)) = (base, before)
             && !self.may_have_news(candidate, base, sent, is_dm)
         {
-            return Ok(None);
+            return Ok(News::None);
         }
         let config = &candidate.config;
         let mut filter = Filter::default();
         filter.room.timeline.limit = Some(config.timeline_limit as u64);
         let span = self.span.of_room(base, &filter);
         let work = RoomWork::open(&span, candidate.room, &candidate.id, own.clone()).await?;
-        let Some(mut work) = work else { return self.never_seen(candidate, sent, is_dm).map(Some) };
+        let Some(mut work) = work else { return self.never_seen(candidate, sent, is_dm).map(News::Some) };
 
+        if work.is_partial() && config.wants_all_members() {
+            return Ok(News::Later);
+        }
         let expanded = before.is_some_and(|sent| config.timeline_limit > sent.config.timeline_limit);
         let start = base.filter(|_| !expanded).map_or(Position::MIN, |base| base.position);
         let timeline = work.timeline(start).await?;
@@ -139,7 +146,7 @@ impl Look<'_> {
             || state.named
             || state.pictured;
         if !news {
-            return Ok(None);
+            return Ok(News::None);
         }
         timelines.extend(timeline.events.iter().map(|it| it.event.header.event_id.clone()));
 
@@ -167,7 +174,7 @@ impl Look<'_> {
         self.write_lists(&mut room, candidate);
         room.end();
         let sent = Sent { at: self.span.to, config: Arc::new(config.clone()), whole: true, is_dm, counts, bump };
-        Ok(Some(Shown { json: out, sent }))
+        Ok(News::Some(Shown { json: out, sent }))
     }
 
     /// Whether it is worth looking: most rooms have not changed.
@@ -253,11 +260,18 @@ impl Look<'_> {
                 news.wanted.push(change);
             }
         }
-        for change in state.changes_of(Class::Members, news.before, news.after).await? {
-            news.members = true;
+        let members = state.changes_of(Class::Members, news.before, news.after).await?;
+        news.members = !members.is_empty();
+        // Who loads members lazily keeps a list of them as long as nothing is left out; those who only became known are not news.
+        let told = match config.lazy() && !timeline.limited {
+            true if work.was_partial() => work.not_just_known(members.clone()).await?,
+            true => members.clone(),
+            false => Vec::new(),
+        };
+        let told: BTreeSet<StateKeyNo> = told.into_iter().map(|change| change.key).collect();
+        for change in members {
             let Some((kind, key)) = self.name_of(work, change.key).await? else { continue };
-            // Who loads members lazily keeps a list of them as long as nothing is left out.
-            if config.matches(&kind, &key) || (config.lazy() && !timeline.limited) {
+            if config.matches(&kind, &key) || told.contains(&change.key) {
                 news.wanted.push(change);
             }
         }
@@ -359,7 +373,7 @@ impl Look<'_> {
                 _ => room,
             };
         }
-        if joined && (initial || state.members) {
+        if joined && (initial || state.members) && !work.is_partial() {
             room.plain("joined_count", work.head().joined).plain("invited_count", work.head().invited);
         }
         if !named && joined && (initial || state.members || state.named) {

@@ -69,12 +69,12 @@ impl<'a> RoomWork<'a> {
     }
 
     /// Whether the room's state lacks members at the end of the answer.
-    pub(super) fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.head.partial || self.head.whole_since.is_some_and(|at| at > self.span.to.position)
     }
 
     /// Whether it did when the client asked last, or does.
-    fn was_partial(&self) -> bool {
+    pub(crate) fn was_partial(&self) -> bool {
         self.head.partial || self.head.whole_since.is_some_and(|at| at > self.span.seen())
     }
 
@@ -333,7 +333,7 @@ impl<'a> RoomWork<'a> {
     }
 
     /// Leaves out members of whom we only came to know now: whoever asked for all members waited for them.
-    async fn not_just_known(&self, changes: Vec<Change>) -> Result<Vec<Change>, Error> {
+    pub(crate) async fn not_just_known(&self, changes: Vec<Change>) -> Result<Vec<Change>, Error> {
         let nos: Vec<EventNo> = changes.iter().map(|change| change.after.unwrap_or_default()).collect();
         let events = self.span.inner.store.events().get_many(self.span.snapshot, self.room, &nos).await?;
         let happened = |event: &Option<Arc<StoredEvent>>| event.as_ref().is_some_and(|event| event.header.at.is_some());
