@@ -1,6 +1,6 @@
 //! What somebody may see of a room: the only place that decides it (Client-Server API, "Room History Visibility").
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use stoa_event::{
     auth::kind,
@@ -100,6 +100,14 @@ impl<'a> Eyes<'a> {
         let seen = Seen { visibility, membership };
         self.memo.insert(root, seen);
         Ok(seen)
+    }
+
+    /// The event of a type and state key in a state.
+    pub(crate) async fn event_of(&self, root: Root, kind: &str, key: &str) -> Result<Option<Arc<StoredEvent>>, Error> {
+        let row = (self.room, kind.to_owned(), key.to_owned());
+        let key = self.snapshot.get(&schema::STATE_KEYS, &row).await?;
+        let Some(no) = self.state_event(root, key).await? else { return Ok(None) };
+        Ok(self.store.events().get(self.snapshot, self.room, no).await?)
     }
 
     async fn state_event(&self, root: Root, key: Option<StateKeyNo>) -> Result<Option<EventNo>, Error> {

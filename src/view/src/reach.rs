@@ -1,7 +1,7 @@
 //! Coming to a room to read in it: the checks that every read of a room begins with.
 
 use stoa_event::ids::RoomId;
-use stoa_store::{RoomNo, Snapshot, StateKeyNo, rows::events::StoredEvent, schema, state::Root};
+use stoa_store::{RoomNo, Snapshot, rows::events::StoredEvent, schema, state::Root};
 
 use crate::{
     Error, Inner, View, Viewer,
@@ -57,17 +57,9 @@ impl Reach<'_> {
         }
     }
 
-    /// The number of a state key.
-    pub(crate) async fn key(&self, kind: &str, key: &str) -> Result<Option<StateKeyNo>, Error> {
-        let row = (self.room, kind.to_owned(), key.to_owned());
-        Ok(self.snapshot.get(&schema::STATE_KEYS, &row).await?)
-    }
-
     /// A state event in a state.
     pub(crate) async fn state_event(&self, root: Root, kind: &str, key: &str) -> Result<Option<Visible>, Error> {
-        let Some(key) = self.key(kind, key).await? else { return Ok(None) };
-        let Some(no) = self.eyes.state.get(root, key).await? else { return Ok(None) };
-        let event = self.inner.store.events().get(self.snapshot, self.room, no).await?;
+        let event = self.eyes.event_of(root, kind, key).await?;
         Ok(event.map(|event| Visible { event, membership: None }))
     }
 

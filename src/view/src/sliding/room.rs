@@ -364,8 +364,8 @@ impl Look<'_> {
         let fields = [("m.room.name", "name", "name", state.named), ("m.room.avatar", "url", "avatar", state.pictured)];
         let mut named = false;
         for (kind, field, shown, changed) in fields {
-            let content = self.content(work, state.after, kind, "").await?;
-            let value = content.and_then(|content| text(&content, field)).filter(|value| !value.is_empty());
+            let event = work.eyes().event_of(state.after, kind, "").await?;
+            let value = event.and_then(|event| text(event.content(), field)).filter(|value| !value.is_empty());
             named |= kind == "m.room.name" && value.is_some();
             match value {
                 Some(value) if initial || changed => room.str(shown, &value),
@@ -379,12 +379,12 @@ impl Look<'_> {
         if !named && joined && (initial || state.members || state.named) {
             let mut heroes = Vec::new();
             for user in work.heroes().await? {
-                let content = self.content(work, state.after, MEMBER, &user).await?.unwrap_or_default();
+                let event = work.eyes().event_of(state.after, MEMBER, &user).await?;
                 let mut out = Vec::new();
                 let mut hero = Object::new(&mut out);
                 hero.str("user_id", &user);
                 for field in ["displayname", "avatar_url"] {
-                    if let Some(value) = text(&content, field) {
+                    if let Some(value) = event.as_ref().and_then(|event| text(event.content(), field)) {
                         hero.str(field, &value);
                     }
                 }
@@ -394,14 +394,6 @@ impl Look<'_> {
             room.array("heroes", &heroes);
         }
         Ok(())
-    }
-
-    async fn content(&self, work: &RoomWork<'_>, root: Root, kind: &str, key: &str) -> Result<Option<Vec<u8>>, Error> {
-        let row = (work.room(), kind.to_owned(), key.to_owned());
-        let Some(key) = self.span.snapshot.get(&schema::STATE_KEYS, &row).await? else { return Ok(None) };
-        let Some(no) = work.eyes().state.get(root, key).await? else { return Ok(None) };
-        let event = self.span.inner.store.events().get(self.span.snapshot, work.room(), no).await?;
-        Ok(event.map(|event| event.content().to_vec()))
     }
 
     async fn write_state(&self, room: &mut Object<'_>, work: &RoomWork<'_>, state: &StateNews) -> Result<(), Error> {

@@ -44,12 +44,8 @@ impl RoomWork<'_> {
     }
 
     async fn is_named(&self) -> Result<bool, Error> {
-        let span = self.span();
         for (kind, field) in [("m.room.name", "name"), ("m.room.canonical_alias", "alias")] {
-            let key = (self.room(), kind.to_owned(), String::new());
-            let Some(key) = span.snapshot.get(&schema::STATE_KEYS, &key).await? else { continue };
-            let Some(no) = self.eyes().state.get(self.head().root, key).await? else { continue };
-            let Some(event) = span.inner.store.events().get(span.snapshot, self.room(), no).await? else { continue };
+            let Some(event) = self.eyes().event_of(self.head().root, kind, "").await? else { continue };
             let content: serde_json::Value = serde_json::from_slice(event.content()).unwrap_or_default();
             if content[field].as_str().is_some_and(|name| !name.is_empty()) {
                 return Ok(true);
