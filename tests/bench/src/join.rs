@@ -51,6 +51,8 @@ pub async fn run(args: &Join) -> Result<Vec<Joined>, String> {
     let mut results = Vec::new();
     results.push(join("Stoa", Launch::federating(&args.stoa, &ca), &alice, &room, args).await?);
     if let Some(venv) = &args.synapse {
+        // What was measured is there, whatever comes of the other.
+        say(&table(&results));
         results.push(join("Synapse", Launch::synapse(venv as &Path, &ca), &alice, &room, args).await?);
     }
     Ok(results)
@@ -58,7 +60,7 @@ pub async fn run(args: &Join) -> Result<Vec<Joined>, String> {
 
 async fn join(name: &str, launch: Launch, alice: &User, room: &str, args: &Join) -> Result<Joined, String> {
     let home = Home::launch(launch).await;
-    let bob = home.user("bob").await;
+    let bob = home.user("bob").await.with_patience(PATIENCE);
     let pid = home.pid().ok_or("no process")?;
     sleep(Duration::from_secs(2)).await;
     let memory_before = meter::memory(&[pid]).pss;
