@@ -445,6 +445,8 @@ async fn answer(
         None => unrecognised(),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
+    // Synapse believes no answer without it.
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
     Ok(response)
 }
