@@ -37,7 +37,7 @@ pub(super) struct Candidate {
     pub(super) room: RoomNo,
     pub(super) id: Arc<str>,
     pub(super) own: OwnMembership,
-    pub(super) config: RoomConfig,
+    pub(super) config: Arc<RoomConfig>,
     /// The lists in whose windows it stands.
     pub(super) lists: Vec<String>,
     pub(super) subscribed: bool,
@@ -48,6 +48,19 @@ pub(super) struct Candidate {
 pub(super) struct Window {
     pub(super) rooms: BTreeMap<RoomNo, Candidate>,
     pub(super) counts: BTreeMap<String, usize>,
+}
+
+impl Window {
+    /// Lets rooms of which the same is wanted share one description: it is remembered for each of them.
+    fn share_configs(&mut self) {
+        let mut known: Vec<Arc<RoomConfig>> = Vec::new();
+        for candidate in self.rooms.values_mut() {
+            match known.iter().find(|config| **config == candidate.config) {
+                Some(config) => candidate.config = config.clone(),
+                None => known.push(candidate.config.clone()),
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -102,6 +115,7 @@ impl Look<'_> {
             let Some(own) = self.span.at_end(own).filter(|own| !own.forgotten) else { continue };
             self.add(&mut window, room, &own, config.config(me)).await?.subscribed = true;
         }
+        window.share_configs();
         Ok(window)
     }
 
@@ -117,10 +131,10 @@ impl Look<'_> {
             Entry::Vacant(free) => {
                 let id = self.span.inner.store.names().room_id(self.span.snapshot, room).await?;
                 let (lists, own) = (Vec::new(), own.clone());
-                free.insert(Candidate { room, id, own, config: RoomConfig::default(), lists, subscribed: false })
+                free.insert(Candidate { room, id, own, config: Arc::default(), lists, subscribed: false })
             }
         };
-        candidate.config.add(config);
+        Arc::make_mut(&mut candidate.config).add(config);
         Ok(candidate)
     }
 

@@ -1,9 +1,6 @@
 //! One room in an answer of sliding sync (MSC4186, "Room results"): what the client does not have of it.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::collections::{BTreeSet, HashSet};
 
 use stoa_store::{
     Membership, Position, StateKeyNo, schema,
@@ -80,7 +77,7 @@ impl Look<'_> {
         room.end();
         let sent = Sent {
             at: self.span.to,
-            config: Arc::new(candidate.config.clone()),
+            config: candidate.config.clone(),
             whole: false,
             is_dm,
             counts: (0, 0),
@@ -110,7 +107,7 @@ impl Look<'_> {
         {
             return Ok(News::None);
         }
-        let config = &candidate.config;
+        let config = &*candidate.config;
         let mut filter = Filter::default();
         filter.room.timeline.limit = Some(config.timeline_limit as u64);
         let span = self.span.of_room(base, &filter);
@@ -173,7 +170,7 @@ impl Look<'_> {
         }
         self.write_lists(&mut room, candidate);
         room.end();
-        let sent = Sent { at: self.span.to, config: Arc::new(config.clone()), whole: true, is_dm, counts, bump };
+        let sent = Sent { at: self.span.to, config: candidate.config.clone(), whole: true, is_dm, counts, bump };
         Ok(News::Some(Shown { json: out, sent }))
     }
 
@@ -185,7 +182,7 @@ impl Look<'_> {
             || candidate.own.at > base.position
             || self.account.read.contains(&candidate.room)
             || sent.is_dm != is_dm
-            || *sent.config != candidate.config
+            || sent.config != candidate.config
     }
 
     /// An invite that was refused, or a knock that was, to a room that this server was never in: nothing is known but that.
@@ -196,7 +193,7 @@ impl Look<'_> {
         room.plain("bump_stamp", candidate.own.at);
         self.write_lists(&mut room, candidate);
         room.end();
-        let config = sent.map_or_else(|| Arc::new(candidate.config.clone()), |sent| sent.config.clone());
+        let config = sent.map_or_else(|| candidate.config.clone(), |sent| sent.config.clone());
         let bump = candidate.own.at;
         Ok(Shown { json: out, sent: Sent { at: self.span.to, config, whole: true, is_dm, counts: (0, 0), bump } })
     }
