@@ -49,16 +49,18 @@ pub async fn run(args: &Join) -> Result<Vec<Joined>, String> {
     people.talk(args.messages).await;
     say(&format!("{} members and {} messages in {:.0} s", args.members, args.messages, begin.elapsed().as_secs_f64()));
     let mut results = Vec::new();
-    results.push(join("Stoa", Launch::federating(&args.stoa, &ca), &alice, &room, args).await?);
+    // Who joined stays: its key is asked for by who comes after it.
+    let (joined, _here) = join("Stoa", Launch::federating(&args.stoa, &ca), &alice, &room, args).await?;
+    results.push(joined);
     if let Some(venv) = &args.synapse {
         // What was measured is there, whatever comes of the other.
         say(&table(&results));
-        results.push(join("Synapse", Launch::synapse(venv as &Path, &ca), &alice, &room, args).await?);
+        results.push(join("Synapse", Launch::synapse(venv as &Path, &ca), &alice, &room, args).await?.0);
     }
     Ok(results)
 }
 
-async fn join(name: &str, launch: Launch, alice: &User, room: &str, args: &Join) -> Result<Joined, String> {
+async fn join(name: &str, launch: Launch, alice: &User, room: &str, args: &Join) -> Result<(Joined, Home), String> {
     let home = Home::launch(launch).await;
     let bob = home.user("bob").await.with_patience(PATIENCE);
     let pid = home.pid().ok_or("no process")?;
@@ -99,7 +101,7 @@ async fn join(name: &str, launch: Launch, alice: &User, room: &str, args: &Join)
     let memory_peak = watch.stop();
     let (members, messages) = (args.members, args.messages);
     let name = name.to_owned();
-    Ok(Joined {
+    let joined = Joined {
         name,
         members,
         messages,
@@ -110,7 +112,8 @@ async fn join(name: &str, launch: Launch, alice: &User, room: &str, args: &Join)
         memory_before,
         memory_peak,
         memory_after,
-    })
+    };
+    Ok((joined, home))
 }
 
 /// Looks at the memory of a process again and again.
