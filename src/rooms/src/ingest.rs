@@ -351,8 +351,8 @@ impl Writer<'_> {
         self.judge_as(pdu, states, by_auth, Manner::Usual(way)).await
     }
 
-    /// Checks 5, 6 and 7: the state before it allows it, and what the room is now, and the room's policy server. Then it
-    /// gets its place.
+    /// Checks 5, 6 and 7: the state before it allows it, and what the room is now, and the room's ACL and policy server. Then
+    /// it gets its place.
     async fn judge_as(
         &mut self,
         pdu: Arc<Pdu>,
@@ -387,6 +387,9 @@ impl Writer<'_> {
             if let Err(why) = check_with(&self.live.rules, &pdu, &now.powers, &now.state) {
                 outcome = Outcome::SoftFailed(why.to_string());
             }
+        }
+        if outcome == Outcome::Accepted && goes_on && !self.admits_sender(&pdu).await? {
+            outcome = Outcome::SoftFailed("the room's server ACL denies the server of its sender".into());
         }
         if outcome == Outcome::Accepted && goes_on {
             outcome = self.recommended(&pdu, &manner).await?;

@@ -123,6 +123,24 @@ async fn an_event_from_before_a_ban_that_comes_after_it_is_soft_failed() {
 }
 
 #[tokio::test]
+async fn d3_23_the_acl_is_asked_about_the_sender_whoever_brings_the_event() {
+    let (a, b, room) = two(RoomVersionId::V12).await;
+    let c = House::open("c.test", &clock()).await;
+    let (alice, carol) = (a.user("alice"), c.user("carol"));
+    c.join_by(&a, &room, &carol).await;
+    let content = json!({ "allow": ["*"], "deny": ["C.TEST"] });
+    a.state(&room, &alice, "m.room.server_acl", Some(""), content).await.unwrap();
+    let said = c.say(&room, &carol, "let me in").await.unwrap();
+    // `live` is what a server does with what somebody else brought.
+    let outcome = a.live(&room, &[c.event(&room, &said).await]).await.pop().unwrap();
+    assert!(matches!(&outcome, Outcome::SoftFailed(why) if why.contains("ACL")), "{outcome:?}");
+    assert!(!a.rooms.tips(&room).await.unwrap().contains(&said));
+    // Nobody else is meant.
+    let hello = b.say(&room, &b.user("bob"), "hello").await.unwrap();
+    assert_eq!(a.live(&room, &[b.event(&room, &hello).await]).await, [Outcome::Accepted]);
+}
+
+#[tokio::test]
 async fn a_redaction_that_comes_before_what_it_redacts_is_not_lost() {
     let (a, b, room) = two(RoomVersionId::V12).await;
     let alice = a.user("alice");
