@@ -14,6 +14,9 @@ pub enum Error {
     /// The account was deactivated (`M_USER_DEACTIVATED`).
     #[error("this account has been deactivated")]
     UserDeactivated,
+    /// An administrator locked the account (401 `M_USER_LOCKED`, a soft logout).
+    #[error("this account has been locked")]
+    UserLocked,
     /// User or password are wrong; it does not say which (`M_FORBIDDEN`).
     #[error("wrong user or password")]
     BadCredentials,

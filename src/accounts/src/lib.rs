@@ -10,9 +10,12 @@ mod devices;
 mod error;
 pub mod filters;
 mod for_servers;
+mod guests;
+mod jwt;
 mod key_backup;
 mod keys;
 mod login;
+mod moderation;
 mod moves;
 pub mod openid;
 mod passwords;
@@ -23,6 +26,7 @@ mod pushers;
 mod register;
 pub mod remote_devices;
 pub mod reports;
+mod tickets;
 mod to_device;
 mod token;
 pub mod uia;
@@ -31,24 +35,25 @@ mod who;
 
 use std::sync::Arc;
 
-pub use config::{Config, Registration};
+pub use config::{Config, Jwt, Policy, Registration};
 pub use cross_signing::{CrossSigningUpload, SignatureFailures};
 pub use devices::DeviceInfo;
 pub use error::{Challenge, Error, Flow, Refused};
 pub use key_backup::{BackupKeys, NumberedVersion, Which};
 pub use keys::{ClaimedKeys, FoundKeys, KeyUpload};
-pub use login::{LoggedIn, NewDevice, Tokens};
+pub use login::{LoggedIn, NewDevice, TOKEN_LIFE_MS, Tokens};
+pub use moderation::Measure;
 pub use passwords::Password;
 pub use profile::{AVATAR_URL, DISPLAYNAME, ShortProfile};
 pub use register::{NewAccount, Registered};
-use stoa_event::ids::{OwnedServerName, UserId};
+use stoa_event::ids::{OwnedServerName, OwnedUserId, UserId};
 use stoa_store::{Env, Store, UserNo};
 pub use to_device::Messages;
 use tokio::sync::{Mutex, MutexGuard, broadcast};
 pub use users::{Account, User};
 pub use who::Who;
 
-use crate::{devices::Seen, passwords::Passwords, uia::Uia, who::Sessions};
+use crate::{devices::Seen, passwords::Passwords, tickets::Tickets, uia::Uia, who::Sessions};
 
 /// How many locks stand for all users.
 const LOCKS: usize = 256;
@@ -64,7 +69,9 @@ struct Inner {
     sessions: Sessions,
     passwords: Passwords,
     uia: Uia,
-    openid: openid::OpenId,
+    openid: Tickets<OwnedUserId>,
+    /// Tokens to log in with, and whose they are.
+    login_tokens: Tickets<OwnedUserId>,
     seen: Seen,
     /// Who reads rows of a user and writes what follows from them holds one of these: one writer a user.
     users: Vec<Mutex<()>>,
@@ -87,7 +94,8 @@ impl Accounts {
             sessions: Sessions::new(config.cached_tokens),
             passwords: Passwords::new(&config),
             uia: Uia::default(),
-            openid: openid::OpenId::default(),
+            openid: Tickets::new("soi", openid::LIFE_MS),
+            login_tokens: Tickets::new("stl", login::TOKEN_LIFE_MS),
             seen: Seen::default(),
             users: locks(),
             names: locks(),
@@ -112,10 +120,6 @@ impl Accounts {
 
     fn store(&self) -> &Store {
         &self.inner.store
-    }
-
-    fn openid(&self) -> &openid::OpenId {
-        &self.inner.openid
     }
 
     fn env(&self) -> &Env {

@@ -19,9 +19,12 @@ use crate::{
     passwords::{self, Password},
     token,
     uia::{AuthData, Operation},
-    users::new_device,
+    users::{Account, User, new_device},
     who::Who,
 };
+
+/// How long a token from [`Accounts::new_login_token`] can be used (Client-Server API: two minutes are recommended).
+pub const TOKEN_LIFE_MS: u64 = 2 * 60 * 1000;
 
 /// The device that somebody logs in with.
 #[derive(Clone, Debug, Default)]
@@ -81,9 +84,7 @@ impl Accounts {
             self.try_password(&id, password, None).await?;
             return Err(Error::BadCredentials);
         };
-        if account.row.deactivated.is_some() {
-            return Err(Error::UserDeactivated);
-        }
+        may_enter(&account.row, false)?;
         let before = self.password_of(account.no).await?;
         if !self.try_password(&id, password, before.clone()).await? {
             return Err(Error::BadCredentials);
@@ -93,7 +94,14 @@ impl Accounts {
         if before != self.password_of(account.no).await? {
             return Err(Error::BadCredentials);
         }
+        self.begin_session(account, device).await
+    }
+
+    /// Logs in who is believed already; whoever calls has locked the account.
+    pub(crate) async fn begin_session(&self, account: Account, device: &NewDevice) -> Result<LoggedIn> {
         let snapshot = self.store().snapshot().await?;
+        let row = snapshot.get(&schema::USERS, &account.no).await?.ok_or(Error::BadCredentials)?;
+        may_enter(&row, true)?;
         if let Some(id) = &device.id
             && self.is_cross_signing_key(&snapshot, account.no, id).await?
         {
@@ -104,6 +112,34 @@ impl Accounts {
         self.store().commit(tx).await?;
         self.inner.sessions.forget(&issued.gone);
         Ok(LoggedIn { user: account.id, device: issued.device, tokens: issued.tokens })
+    }
+
+    /// A token by which another client of who asks can log in once, after user-interactive authentication (Client-Server
+    /// API, "Token-based").
+    ///
+    /// # Errors
+    /// [`Error::Challenge`]
+    pub async fn new_login_token(&self, who: &Who, auth: Option<&AuthData>) -> Result<String> {
+        let proof = self.confirm(who, Operation::login_token(), auth).await?;
+        self.settle(proof, Ok(self.inner.login_tokens.give(self.env(), who.user.clone())))
+    }
+
+    /// Logs in with such a token.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`], [`Error::UserDeactivated`], [`Error::UserLocked`], [`Error::InvalidParam`]
+    pub async fn login_by_token(&self, token: &str, device: &NewDevice) -> Result<LoggedIn> {
+        check_device(device)?;
+        let user = self.inner.login_tokens.take(self.env(), token);
+        let user = user.ok_or(Error::Forbidden("the login token is unknown, was used, or has ended"))?;
+        self.login_trusted(&user, device).await
+    }
+
+    /// Logs in who another proof than a password stands for.
+    pub(crate) async fn login_trusted(&self, user: &UserId, device: &NewDevice) -> Result<LoggedIn> {
+        let account = self.account(user).await?.ok_or(Error::BadCredentials)?;
+        let _guard = self.lock(account.no).await;
+        self.begin_session(account, device).await
     }
 
     async fn password_of(&self, user: UserNo) -> Result<Option<String>> {
@@ -186,6 +222,8 @@ impl Accounts {
         let row = self.store().snapshot().await?.get(&schema::REFRESH_TOKENS, &hash).await?.ok_or_else(unknown)?;
         let _guard = self.lock(row.user).await;
         let snapshot = self.store().snapshot().await?;
+        let account = snapshot.get(&schema::USERS, &row.user).await?.ok_or_else(unknown)?;
+        may_enter(&account, true)?;
         // It may have been taken away meanwhile.
         let row = snapshot.get(&schema::REFRESH_TOKENS, &hash).await?.ok_or_else(unknown)?;
         let mut tx = Tx::new();
@@ -237,6 +275,15 @@ impl Accounts {
             Err(error) => Err(error),
         };
         self.settle(proof, done)
+    }
+}
+
+/// Whether an account is open to its owner. That it is locked is told only to who proved to be the owner.
+fn may_enter(row: &User, proven: bool) -> Result<()> {
+    match row {
+        User { deactivated: Some(_), .. } => Err(Error::UserDeactivated),
+        User { locked: true, .. } if proven => Err(Error::UserLocked),
+        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::{
     login::{NewDevice, Tokens, check_device},
     passwords,
     uia::AuthData,
+    users::NewRow,
 };
 
 /// What somebody asks for who registers.
@@ -20,6 +21,8 @@ pub struct NewAccount {
     pub password: Option<String>,
     /// The device to log in with; `None`: no login.
     pub device: Option<NewDevice>,
+    /// The access token of the guest who registers.
+    pub guest_token: Option<String>,
 }
 
 /// A new account.
@@ -41,13 +44,20 @@ impl Accounts {
         if self.config().registration == Registration::Closed {
             return Err(Error::Forbidden("registration is closed on this server"));
         }
-        if let Some(name) = &new.username {
+        let guest = match &new.guest_token {
+            Some(token) => Some(self.guest_of(token, new.username.as_deref()).await?),
+            None => None,
+        };
+        if let (Some(name), None) = (&new.username, &guest) {
             self.free_name(name).await?;
         }
         new.password.as_deref().map_or(Ok(()), |password| passwords::check_new(self.config(), password))?;
         new.device.as_ref().map_or(Ok(()), check_device)?;
         let proof = self.admit(auth).await?;
-        let made = self.make_account(new).await;
+        let made = match &guest {
+            Some(guest) => self.upgrade_guest(guest, new).await,
+            None => self.make_account(new).await,
+        };
         self.settle(proof, made)
     }
 
@@ -59,7 +69,7 @@ impl Accounts {
         self.free_name(name).await.map(drop)
     }
 
-    async fn free_name(&self, name: &str) -> Result<OwnedUserId> {
+    pub(crate) async fn free_name(&self, name: &str) -> Result<OwnedUserId> {
         let id = self.new_user_id(name)?;
         if self.is_reserved(id.localpart()) {
             return Err(Error::Exclusive);
@@ -80,7 +90,8 @@ impl Accounts {
         let _guard = self.lock_name(&id).await;
         let snapshot = self.store().snapshot().await?;
         let mut tx = Tx::new();
-        let no = self.add_user(&snapshot, &mut tx, &id, &phc, false).await?;
+        let row = NewRow { phc: Some(&phc), agreed: self.config().agreed(), ..NewRow::default() };
+        let no = self.add_user(&snapshot, &mut tx, &id, row).await?;
         let session = match &new.device {
             Some(device) => {
                 let issued = self.issue(&snapshot, &mut tx, no, device).await?;

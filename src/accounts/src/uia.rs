@@ -25,6 +25,8 @@ pub const PASSWORD: &str = "m.login.password";
 pub const DUMMY: &str = "m.login.dummy";
 /// The stage of a registration token.
 pub const REGISTRATION_TOKEN: &str = "m.login.registration_token";
+/// The stage of agreeing to documents (Client-Server API, "Terms of service at registration").
+pub const TERMS: &str = "m.login.terms";
 
 /// How many sessions are kept; the oldest fall off.
 const MAX_SESSIONS: usize = 10_000;
@@ -92,6 +94,11 @@ impl Operation {
     /// Ending the account.
     pub fn deactivate() -> Self {
         Operation("deactivate".to_owned())
+    }
+
+    /// Letting another client log in.
+    pub fn login_token() -> Self {
+        Operation("login_token".to_owned())
     }
 
     /// Replacing the cross-signing keys.
@@ -173,6 +180,8 @@ type Flows = &'static [&'static [&'static str]];
 const BY_PASSWORD: Flows = &[&[PASSWORD]];
 const BY_TOKEN: Flows = &[&[REGISTRATION_TOKEN]];
 const BY_NOTHING: Flows = &[&[DUMMY]];
+const BY_TERMS: Flows = &[&[TERMS]];
+const BY_TOKEN_AND_TERMS: Flows = &[&[REGISTRATION_TOKEN, TERMS]];
 
 impl Accounts {
     /// Lets somebody prove to be who the access token says.
@@ -185,10 +194,12 @@ impl Accounts {
 
     /// Lets somebody prove to be allowed to register.
     pub(crate) async fn admit(&self, auth: Option<&AuthData>) -> Result<Proof> {
-        let flows = match self.config().registration {
-            Registration::Closed => return Err(Error::Forbidden("registration is closed on this server")),
-            Registration::Token(_) => BY_TOKEN,
-            Registration::Open => BY_NOTHING,
+        let flows = match (&self.config().registration, self.config().policies.is_empty()) {
+            (Registration::Closed, _) => return Err(Error::Forbidden("registration is closed on this server")),
+            (Registration::Token(_), true) => BY_TOKEN,
+            (Registration::Token(_), false) => BY_TOKEN_AND_TERMS,
+            (Registration::Open, true) => BY_NOTHING,
+            (Registration::Open, false) => BY_TERMS,
         };
         self.authenticate(flows, None, Operation::register(), auth).await
     }
@@ -227,12 +238,12 @@ impl Accounts {
         };
         // Nothing attempted: here is what is asked for.
         let Some(auth) = auth.filter(|auth| auth.kind.is_some() || auth.session.is_some()) else {
-            return Err(challenge(fresh(), flows, Vec::new(), None));
+            return Err(self.challenge(fresh(), flows, Vec::new(), None));
         };
         let id = auth.session.clone().unwrap_or_else(fresh);
         let Some(mut session) = self.inner.uia.take(&id, &operation, user, now) else {
             let gone = refused("M_UNKNOWN", "the session is unknown or has ended");
-            return Err(challenge(fresh(), flows, Vec::new(), Some(gone)));
+            return Err(self.challenge(fresh(), flows, Vec::new(), Some(gone)));
         };
         let outcome = self.attempt(flows, who, &mut session, auth).await;
         if matches!(outcome, Ok(None)) && flows.contains(&&session.completed[..]) {
@@ -240,7 +251,7 @@ impl Accounts {
         }
         let completed = session.completed.clone();
         self.inner.uia.put(&id, session, now);
-        Err(challenge(id, flows, completed, outcome?))
+        Err(self.challenge(id, flows, completed, outcome?))
     }
 
     /// One attempt on one stage. The answer is why it was refused.
@@ -262,7 +273,8 @@ impl Accounts {
             return Ok(Some(refused("M_UNRECOGNIZED", "this stage is not what is asked for now")));
         };
         let refusal = match *stage {
-            DUMMY => None,
+            // The client says so: that is all there is.
+            DUMMY | TERMS => None,
             REGISTRATION_TOKEN => self.check_registration_token(auth),
             _ => self.check_own_password(who, auth).await?,
         };
@@ -270,6 +282,21 @@ impl Accounts {
             session.completed.push(stage);
         }
         Ok(refusal)
+    }
+
+    fn challenge(
+        &self,
+        session: String,
+        flows: Flows,
+        completed: Vec<&'static str>,
+        refused: Option<Refused>,
+    ) -> Error {
+        let mut params = serde_json::Map::new();
+        if flows.iter().any(|stages| stages.contains(&TERMS)) {
+            params.insert(TERMS.to_owned(), self.config().terms());
+        }
+        let flows = flows.iter().map(|stages| Flow { stages: stages.to_vec() }).collect();
+        Error::Challenge(Box::new(Challenge { session, flows, params, completed, refused }))
     }
 
     fn check_registration_token(&self, auth: &AuthData) -> Option<Refused> {
@@ -313,9 +340,4 @@ impl Accounts {
 
 fn refused(errcode: &'static str, error: &'static str) -> Refused {
     Refused { errcode, error }
-}
-
-fn challenge(session: String, flows: Flows, completed: Vec<&'static str>, refused: Option<Refused>) -> Error {
-    let flows = flows.iter().map(|stages| Flow { stages: stages.to_vec() }).collect();
-    Error::Challenge(Box::new(Challenge { session, flows, params: serde_json::Map::new(), completed, refused }))
 }

@@ -22,6 +22,17 @@ pub struct Account {
     pub row: User,
 }
 
+/// What is written of a new account.
+#[derive(Default)]
+pub(crate) struct NewRow<'a> {
+    /// The hash of its password.
+    pub(crate) phc: Option<&'a str>,
+    pub(crate) admin: bool,
+    pub(crate) guest: bool,
+    /// What its owner agreed to.
+    pub(crate) agreed: Vec<String>,
+}
+
 impl Accounts {
     /// Makes an account, as the administrator does: reserved names are allowed.
     ///
@@ -34,7 +45,7 @@ impl Accounts {
         let _guard = self.lock_name(&id).await;
         let snapshot = self.store().snapshot().await?;
         let mut tx = Tx::new();
-        self.add_user(&snapshot, &mut tx, &id, &phc, admin).await?;
+        self.add_user(&snapshot, &mut tx, &id, NewRow { phc: Some(&phc), admin, ..NewRow::default() }).await?;
         self.commit_new(tx).await?;
         Ok(id)
     }
@@ -45,15 +56,17 @@ impl Accounts {
         snapshot: &Snapshot,
         tx: &mut Tx,
         id: &UserId,
-        phc: &str,
-        admin: bool,
+        new: NewRow<'_>,
     ) -> Result<UserNo> {
         let no = self.store().names().name_user(snapshot, tx, id.as_str()).await?;
         if snapshot.has(&schema::USERS, &no).await? {
             return Err(Error::UserInUse);
         }
-        users::create(tx, no, &User { created: self.env().now_ms(), admin, ..User::default() });
-        users::put_password(tx, no, phc);
+        let NewRow { phc, admin, guest, agreed } = new;
+        users::create(tx, no, &User { created: self.env().now_ms(), admin, guest, agreed, ..User::default() });
+        if let Some(phc) = phc {
+            users::put_password(tx, no, phc);
+        }
         let name = serde_json::Value::from(id.localpart()).to_string();
         users::put_profile_field(tx, no, "displayname", Some(&name.into()));
         Ok(no)
@@ -108,12 +121,21 @@ impl Accounts {
         let no = self.active(user).await?.no;
         let _guard = self.lock(no).await;
         let account = self.active(user).await?;
+        self.write_row(account.no, &User { admin, ..account.row }).await
+    }
+
+    /// Writes what is known of an account; whoever calls holds its lock.
+    pub(crate) async fn write_row(&self, no: UserNo, row: &User) -> Result<()> {
         let mut tx = Tx::new();
-        users::put(&mut tx, account.no, &User { admin, ..account.row });
+        users::put(&mut tx, no, row);
         self.store().commit(tx).await?;
-        // What is known of the tokens includes this: they are read again when they are used.
+        self.forget_sessions(no).await
+    }
+
+    /// What is known of the tokens of an account is read again when they are used.
+    pub(crate) async fn forget_sessions(&self, no: UserNo) -> Result<()> {
         let snapshot = self.store().snapshot().await?;
-        let tokens = snapshot.scan(&schema::DEVICE_TOKENS, &account.no, Direction::Forward, usize::MAX).await?;
+        let tokens = snapshot.scan(&schema::DEVICE_TOKENS, &no, Direction::Forward, usize::MAX).await?;
         self.inner.sessions.forget(tokens.iter().map(|((_, _, hash), _)| hash));
         Ok(())
     }

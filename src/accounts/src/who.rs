@@ -27,8 +27,12 @@ pub struct Who {
     pub device: String,
     /// Whether the user administers this server.
     pub admin: bool,
-    /// Whether the user is a guest. There are none on this server yet.
+    /// Whether the user is a guest.
     pub guest: bool,
+    /// Whether an administrator locked the account.
+    pub locked: bool,
+    /// Whether an administrator suspended the account.
+    pub suspended: bool,
 }
 
 struct Session {
@@ -110,7 +114,15 @@ impl Accounts {
         let account = snapshot.get(&schema::USERS, &row.user).await?;
         let Some(account) = account.filter(|account| account.deactivated.is_none()) else { return Ok(None) };
         let user = self.user_id(snapshot, row.user).await?;
-        let who = Who { user, user_no: row.user, device: row.device, admin: account.admin, guest: false };
+        let who = Who {
+            user,
+            user_no: row.user,
+            device: row.device,
+            admin: account.admin,
+            guest: account.guest,
+            locked: account.locked,
+            suspended: account.suspended,
+        };
         Ok(Some(Session { who, expires: row.expires }))
     }
 

@@ -3,6 +3,7 @@
 
 mod account;
 mod account_data;
+mod admin;
 mod aliases;
 mod capabilities;
 mod create_room;
@@ -28,8 +29,10 @@ mod routes;
 mod send;
 mod sliding;
 mod spaces;
+mod standing;
 mod state;
 mod sync;
+mod third_party;
 mod throttle;
 mod to_device;
 mod upgrade;

@@ -7,14 +7,23 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use stoa_accounts::{Accounts, LoggedIn, NewDevice, Password, Tokens, uia::Identifier};
+use stoa_accounts::{
+    Accounts, LoggedIn, NewDevice, Password, TOKEN_LIFE_MS, Tokens,
+    uia::{AuthData, Identifier},
+};
 use stoa_http::{Body, Empty, Error, Ip, Json, Result, Who};
 
 use crate::{Api, paths::Paths};
 
+const PASSWORD: &str = "m.login.password";
+const TOKEN: &str = "m.login.token";
+/// As Synapse calls it; there is no stable name.
+const JWT: &str = "org.matrix.login.jwt";
+
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .v3("/login", get(flows).post(login))
+        .v1("/login/get_token", post(get_token))
         .v3("/refresh", post(refresh))
         .v3("/logout", post(logout))
         .v3("/logout/all", post(logout_all))
@@ -28,6 +37,7 @@ struct Login {
     user: Option<String>,
     address: Option<String>,
     password: Option<String>,
+    token: Option<String>,
     device_id: Option<String>,
     initial_device_display_name: Option<String>,
     #[serde(default)]
@@ -68,27 +78,49 @@ impl Session {
 }
 
 /// `GET /_matrix/client/v3/login`
-async fn flows() -> Json<Value> {
-    Json(json!({ "flows": [{ "type": "m.login.password" }] }))
+async fn flows(State(accounts): State<Accounts>) -> Json<Value> {
+    let mut flows = vec![json!({ "type": PASSWORD }), json!({ "type": TOKEN, "get_login_token": true })];
+    if accounts.config().jwt.is_some() {
+        flows.push(json!({ "type": JWT }));
+    }
+    Json(json!({ "flows": flows }))
 }
 
 /// `POST /_matrix/client/v3/login`
-async fn login(State(accounts): State<Accounts>, Ip(ip): Ip, Body(body): Body<Login>) -> Result<Json<Session>> {
-    match body.kind.as_deref() {
-        Some("m.login.password") => {}
-        Some(_) => return Err(Error::unknown("This server knows only m.login.password")),
-        None => return Err(Error::missing_param("type is missing")),
-    }
-    let user = named(&body)?.to_owned();
-    let password = Password::new(body.password.ok_or_else(|| Error::missing_param("password is missing"))?);
+async fn login(State(accounts): State<Accounts>, Ip(ip): Ip, Body(mut body): Body<Login>) -> Result<Json<Session>> {
     let device = NewDevice {
-        id: body.device_id,
-        name: body.initial_device_display_name,
+        id: body.device_id.take(),
+        name: body.initial_device_display_name.take(),
         refresh: body.refresh_token,
         ip: Some(ip),
     };
-    let LoggedIn { user, device, tokens } = accounts.login(&user, password, &device).await?;
+    let LoggedIn { user, device, tokens } = match body.kind.as_deref() {
+        Some(PASSWORD) => {
+            let user = named(&body)?.to_owned();
+            let password = body.password.ok_or_else(|| Error::missing_param("password is missing"))?;
+            accounts.login(&user, Password::new(password), &device).await?
+        }
+        Some(TOKEN) => accounts.login_by_token(&token(body)?, &device).await?,
+        Some(JWT) if accounts.config().jwt.is_some() => accounts.login_by_jwt(&token(body)?, &device).await?,
+        Some(_) => return Err(Error::unknown("This server does not know that way to log in")),
+        None => return Err(Error::missing_param("type is missing")),
+    };
     Ok(Json(Session::new(user.into(), Some((device, tokens)))))
+}
+
+fn token(body: Login) -> Result<String> {
+    body.token.ok_or_else(|| Error::missing_param("token is missing"))
+}
+
+#[derive(Deserialize)]
+struct GetToken {
+    auth: Option<AuthData>,
+}
+
+/// `POST /_matrix/client/v1/login/get_token`
+async fn get_token(State(accounts): State<Accounts>, who: Who, Body(body): Body<GetToken>) -> Result<Json<Value>> {
+    let token = accounts.new_login_token(&who, body.auth.as_ref()).await?;
+    Ok(Json(json!({ "login_token": token, "expires_in_ms": TOKEN_LIFE_MS })))
 }
 
 /// Whom a login names. This server knows nobody's e-mail address or phone number.

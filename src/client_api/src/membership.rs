@@ -204,6 +204,9 @@ async fn enter(parts: &Parts, who: &Who, room_id: OwnedRoomId, via: Via, body: R
         federation.redeem(&room_id, &sender, &who.user, signed).await?;
     }
     let here = rooms.knows(&room_id).await?;
+    if who.guest && !federation.takes_guests(&room_id).await? {
+        return Err(stoa_accounts::Error::GuestAccess.into());
+    }
     let joined = match here {
         true => {
             change(federation, accounts, &room_id, Action::Join, &who.user, who.user.clone(), body.reason.clone()).await

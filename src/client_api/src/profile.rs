@@ -54,6 +54,7 @@ async fn set(
     Segments((user, key)): Segments<(OwnedUserId, String)>,
     Body(mut body): Body<Map<String, Value>>,
 ) -> Result<Empty> {
+    guests_only_show_a_name(&who, &key)?;
     let value = body.remove(&key).ok_or_else(|| Error::missing_param(format!("{key} is missing")))?;
     if accounts.set_profile_field(&who, &user, &key, Some(&value)).await? {
         show(&accounts, &federation, &user).await?;
@@ -68,10 +69,19 @@ async fn remove(
     who: Who,
     Segments((user, key)): Segments<(OwnedUserId, String)>,
 ) -> Result<Empty> {
+    guests_only_show_a_name(&who, &key)?;
     if accounts.set_profile_field(&who, &user, &key, None).await? {
         show(&accounts, &federation, &user).await?;
     }
     Ok(Empty {})
+}
+
+/// The rest of a profile is not for guests (Client-Server API, "Guest Access").
+fn guests_only_show_a_name(who: &Who, key: &str) -> Result<()> {
+    match who.guest && key != stoa_accounts::DISPLAYNAME {
+        true => Err(stoa_accounts::Error::GuestAccess.into()),
+        false => Ok(()),
+    }
 }
 
 /// Shows the new name and picture in the rooms of the user.

@@ -36,6 +36,7 @@ struct Register {
     initial_device_display_name: Option<String>,
     #[serde(default)]
     inhibit_login: bool,
+    guest_access_token: Option<String>,
     #[serde(default)]
     refresh_token: bool,
 }
@@ -47,20 +48,25 @@ async fn register(
     Params(query): Params<Query>,
     Body(body): Body<Register>,
 ) -> Result<Json<Session>> {
-    match query.kind.as_deref() {
-        None | Some("user") => {}
-        Some("guest") => return Err(Error::forbidden("Guest access is disabled")),
+    let guest = match query.kind.as_deref() {
+        None | Some("user") => false,
+        Some("guest") => true,
         Some(_) => return Err(Error::invalid_param("kind is user or guest")),
-    }
+    };
     let device = NewDevice {
         id: body.device_id,
         name: body.initial_device_display_name,
         refresh: body.refresh_token,
         ip: Some(ip),
     };
+    if guest {
+        let Registered { user, session } = accounts.register_guest(&device).await?;
+        return Ok(Json(Session::new(user.into(), session)));
+    }
     let device = (!body.inhibit_login).then_some(device);
-    let new = NewAccount { username: body.username, password: body.password, device };
-    let Registered { user, session } = accounts.register(&new, body.auth.as_ref()).await?;
+    let Register { auth, username, password, guest_access_token: guest_token, .. } = body;
+    let new = NewAccount { username, password, device, guest_token };
+    let Registered { user, session } = accounts.register(&new, auth.as_ref()).await?;
     Ok(Json(Session::new(user.into(), session)))
 }
 

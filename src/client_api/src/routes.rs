@@ -4,9 +4,9 @@ use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
 use crate::{
-    Api, account, account_data, aliases, capabilities, create_room, devices, filter, key_backup, keys, live, login,
-    media, membership, openid, presence, profile, push_rules, pushers, read, register, relations, reports, send,
-    sliding, spaces, state, sync, throttle, to_device, upgrade, versions, well_known,
+    Api, account, account_data, admin, aliases, capabilities, create_room, devices, filter, key_backup, keys, live,
+    login, media, membership, openid, presence, profile, push_rules, pushers, read, register, relations, reports, send,
+    sliding, spaces, standing, state, sync, third_party, throttle, to_device, upgrade, versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -17,6 +17,7 @@ pub fn router(api: Api) -> Router {
         .merge(well_known::routes())
         .merge(account::routes())
         .merge(account_data::routes())
+        .merge(admin::routes())
         .merge(devices::routes())
         .merge(filter::routes())
         .merge(login::routes())
@@ -42,8 +43,11 @@ pub fn router(api: Api) -> Router {
         .merge(spaces::routes())
         .merge(aliases::routes())
         .merge(openid::routes())
+        .merge(third_party::routes())
         .merge(live::routes())
         .merge(media::routes());
     let limited = chapters.route_layer(from_fn_with_state(api.clone(), throttle::throttle));
+    // Before that: who may not do a thing does not use up what may be done.
+    let limited = limited.route_layer(from_fn_with_state(api.clone(), standing::standing));
     layers::around(limited).with_state(api)
 }

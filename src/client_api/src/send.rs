@@ -7,8 +7,9 @@ use serde_json::json;
 use stoa_federation::Federation;
 use stoa_http::{Body, Json, Raw, Result, Segments, Who};
 use stoa_rooms::{NewEvent, TxnKey};
+use stoa_view::View;
 
-use crate::{Api, paths::Paths};
+use crate::{Api, paths::Paths, standing::suspended, sync::viewer};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -51,9 +52,13 @@ async fn send(
 async fn redact(
     who: Who,
     State(federation): State<Federation>,
+    State(view): State<View>,
     Segments((room, event, txn)): Segments<(OwnedRoomId, OwnedEventId, String)>,
     Body(body): Body<Reason>,
 ) -> Result<Json<EventIdAnswer>> {
+    if who.suspended && view.sender(&viewer(&who), &room, &event).await? != who.user.as_str() {
+        return Err(suspended());
+    }
     let txn = TxnKey { device: who.device.clone(), deed: format!("redact {room} {event}"), id: txn };
     let content = match body.reason {
         Some(reason) => json!({ "reason": reason }),

@@ -27,6 +27,10 @@ async fn set(
     Segments((room, kind, state_key)): Segments<(OwnedRoomId, String, String)>,
     Raw(content): Raw,
 ) -> Result<Json<EventIdAnswer>> {
+    if who.guest && kind == "m.room.member" {
+        // Guests come by the endpoint that asks whether the room takes them.
+        return Err(stoa_accounts::Error::GuestAccess.into());
+    }
     let event = NewEvent {
         sender: who.user.clone(),
         kind,

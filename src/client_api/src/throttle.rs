@@ -17,7 +17,7 @@ fn kind(method: &Method, route: &str) -> Option<Kind> {
     let kind = match path {
         "register/available" | "register/m.login.registration_token/validity" => Kind::Login,
         _ if !writes => return None,
-        "login" | "refresh" => Kind::Login,
+        "login" | "login/get_token" | "refresh" => Kind::Login,
         "register" => Kind::Registration,
         "rooms/{roomId}/join" | "join/{roomIdOrAlias}" | "knock/{roomIdOrAlias}" => Kind::Join,
         "rooms/{roomId}/invite" => Kind::Invite,

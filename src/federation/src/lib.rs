@@ -9,6 +9,7 @@ mod devices;
 mod edus;
 mod error;
 mod fetch;
+mod guests;
 mod history;
 mod identity;
 mod intake;

@@ -13,6 +13,7 @@ impl From<stoa_accounts::Error> for Error {
         let new = |status, errcode| Error::new(status, errcode, message.clone());
         match error {
             E::UnknownToken { soft_logout } => Error::unknown_token(soft_logout, message),
+            E::UserLocked => new(StatusCode::UNAUTHORIZED, "M_USER_LOCKED").with("soft_logout", true),
             E::UserDeactivated => new(StatusCode::FORBIDDEN, "M_USER_DEACTIVATED"),
             E::BadCredentials | E::Forbidden(_) => Error::forbidden(message),
             E::GuestAccess => new(StatusCode::FORBIDDEN, "M_GUEST_ACCESS_FORBIDDEN"),

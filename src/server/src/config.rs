@@ -77,6 +77,8 @@ pub struct Config {
     pub support: Support,
     /// Who may make an account.
     pub registration: RegistrationConfig,
+    /// Ways to log in.
+    pub login: LoginConfig,
     /// Files.
     pub media: MediaConfig,
     /// Rate limits.
@@ -91,6 +93,18 @@ pub struct RegistrationConfig {
     pub mode: Mode,
     /// The tokens that let somebody in where the mode is `token`.
     pub tokens: Vec<String>,
+    /// Whether guests may come, who have no password.
+    pub guests: bool,
+    /// The documents that people agree to who register.
+    pub policies: Vec<stoa_accounts::Policy>,
+}
+
+/// Ways to log in beside the password.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoginConfig {
+    /// By JSON Web Tokens that somebody else signs.
+    pub jwt: Option<stoa_accounts::Jwt>,
 }
 
 /// `open`, `token` or `closed`.
@@ -167,6 +181,7 @@ impl Default for Config {
             federation: FederationConfig::default(),
             support: Support::default(),
             registration: RegistrationConfig::default(),
+            login: LoginConfig::default(),
             media: MediaConfig::default(),
             limits: limit::Config::default(),
         }
@@ -260,7 +275,11 @@ impl Config {
             self.base_url = options.base_url;
         }
         if !options.registration_token.is_empty() {
-            self.registration = RegistrationConfig { mode: Mode::Token, tokens: options.registration_token };
+            self.registration = RegistrationConfig {
+                mode: Mode::Token,
+                tokens: options.registration_token,
+                ..std::mem::take(&mut self.registration)
+            };
         }
         set(
             &mut self.registration.mode,
@@ -287,6 +306,9 @@ impl Config {
         }
         if self.registration.mode == Mode::Token && self.registration.tokens.iter().all(String::is_empty) {
             return bad("registration", "the mode is `token`, but there are no tokens");
+        }
+        if let Some(jwt) = &self.login.jwt {
+            jwt.check().map_err(|why| Error::Value { option: "login.jwt", why })?;
         }
         match &self.base_url {
             Some(url) if !url.starts_with("http://") && !url.starts_with("https://") => {
@@ -320,7 +342,14 @@ impl Config {
             Mode::Token => stoa_accounts::Registration::Token(self.registration.tokens.clone()),
             Mode::Closed => stoa_accounts::Registration::Closed,
         };
-        stoa_accounts::Config { registration, presence: self.presence, ..stoa_accounts::Config::default() }
+        stoa_accounts::Config {
+            registration,
+            guests: self.registration.guests,
+            policies: self.registration.policies.clone(),
+            jwt: self.login.jwt.clone(),
+            presence: self.presence,
+            ..stoa_accounts::Config::default()
+        }
     }
 
     /// The configuration of other servers.

@@ -125,6 +125,9 @@ async fn join(
     };
     workers.keep_house(store, &accounts, &env);
     workers.beside(view.clone().run());
+    if config.registration.guests {
+        workers.beside(federation.clone().show_guests_out());
+    }
     if config.federation.enabled {
         workers.beside(federation.clone().run());
     }

@@ -113,6 +113,7 @@ pub fn new_account(name: &str) -> NewAccount {
         username: Some(name.to_owned()),
         password: Some(SECRET.to_owned()),
         device: Some(NewDevice::default()),
+        guest_token: None,
     }
 }
 

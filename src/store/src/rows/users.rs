@@ -19,6 +19,22 @@ pub struct User {
     /// Whether its owner asked to be forgotten when it was deactivated.
     #[n(3)]
     pub erased: bool,
+    /// Whether an administrator locked it: its tokens hold, but nothing can be done with them.
+    #[n(4)]
+    #[cbor(default)]
+    pub locked: bool,
+    /// Whether an administrator suspended it: its owner can read and leave, and not speak.
+    #[n(5)]
+    #[cbor(default)]
+    pub suspended: bool,
+    /// Whether it is a guest's, which has no password.
+    #[n(6)]
+    #[cbor(default)]
+    pub guest: bool,
+    /// The documents that its owner agreed to when it was made: name and version of each, as `terms_of_service 1.2`.
+    #[n(7)]
+    #[cbor(default)]
+    pub agreed: Vec<String>,
 }
 cbor_value!(User);
 
