@@ -22,7 +22,7 @@ sync getRoomEvents getEventContext getOneRoomEvent getMembersByRoom getJoinedMem
 getRelatingEvents getRelatingEventsWithRelType getRelatingEventsWithRelTypeAndEventType getThreadRoots
 upgradeRoom getSpaceHierarchy getRoomSummary getEventByTimestamp
 setTyping postReceipt setReadMarker reportEvent reportRoom reportUser getPresence setPresence
-uploadContent getConfigAuthed getContentAuthed getContentOverrideNameAuthed getContentThumbnailAuthed
+uploadContent getConfigAuthed getContentAuthed getContentOverrideNameAuthed getContentThumbnailAuthed getUrlPreviewAuthed getUrlPreview
 """.split())
 
 # (operation or *, status, error code or *) -> why no walk brings this documented answer about.

@@ -1,5 +1,7 @@
 //! Client-Server API, "Content repository": upload, authenticated download, thumbnails.
 
+mod previews;
+
 use stoa_kit::{Method, User, json};
 
 use crate::home;

@@ -12,7 +12,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use ruma_common::{OwnedServerName, ServerName};
 use serde::{Deserialize, Serialize};
-use stoa_http::{Empty, Error, Ip, Json, Limits, Params, Result, Segments, Who, body, limit::Kind};
+use stoa_http::{Empty, Error, Ip, Json, JsonBytes, Limits, Params, Result, Segments, Who, body, limit::Kind};
 use stoa_media::{About, Download, Media, Method, Thumbnail, ThumbnailRequest, Upload, disposition};
 
 use crate::{Api, paths::Paths};
@@ -29,11 +29,13 @@ pub(crate) fn routes() -> Router<Api> {
         .v1("/media/download/{serverName}/{mediaId}", get(download))
         .v1("/media/download/{serverName}/{mediaId}/{fileName}", get(download_as))
         .v1("/media/thumbnail/{serverName}/{mediaId}", get(thumbnail))
+        .v1("/media/preview_url", get(preview))
         .route("/_matrix/media/v1/create", post(create));
     for version in ["v3", "r0", "v1"] {
         let path = |rest: &str| format!("/_matrix/media/{version}{rest}");
         router = router
             .route(&path("/config"), get(config))
+            .route(&path("/preview_url"), get(preview))
             .route(&path("/upload"), post(upload))
             .route(&path("/upload/{serverName}/{mediaId}"), put(upload_to))
             .route(&path("/download/{serverName}/{mediaId}"), get(old_download))
@@ -62,11 +64,18 @@ struct DownloadParams {
     allow_remote: Option<bool>,
 }
 
+/// `ts` is not read: there are no versions of a preview to choose from.
+#[derive(Deserialize)]
+struct PreviewParams {
+    url: String,
+}
+
 #[derive(Deserialize)]
 struct ThumbnailParams {
     width: u32,
     height: u32,
     method: Option<Fit>,
+    animated: Option<bool>,
     timeout_ms: Option<u64>,
     allow_remote: Option<bool>,
 }
@@ -208,6 +217,19 @@ async fn old_thumbnail(
     small(&media, &server, &id, params, &headers).await
 }
 
+/// `GET /_matrix/client/v1/media/preview_url`
+async fn preview(
+    who: Who,
+    State(media): State<Media>,
+    State(limits): State<Limits>,
+    Params(params): Params<PreviewParams>,
+) -> Result<JsonBytes> {
+    if !media.has_preview(&params.url).await {
+        limits.take(Kind::Preview, &who.user)?;
+    }
+    Ok(JsonBytes(media.preview(&params.url).await?))
+}
+
 /// Whether the old endpoints serve that.
 fn thawed(media: &Media, server: &ServerName, allow_remote: Option<bool>) -> Result<()> {
     if !media.config().allow_unauthenticated {
@@ -253,17 +275,17 @@ async fn small(
     params: ThumbnailParams,
     headers: &HeaderMap,
 ) -> Result<Response> {
-    let ThumbnailParams { width, height, method, timeout_ms, .. } = params;
+    let ThumbnailParams { width, height, method, animated, timeout_ms, .. } = params;
     let method = match method {
         Some(Fit::Crop) => Method::Crop,
         Some(Fit::Scale) | None => Method::Scale,
     };
-    match media.thumbnail(server, id, ThumbnailRequest { width, height, method }, wait(timeout_ms)).await? {
+    let request = ThumbnailRequest { width, height, method, animated: animated.unwrap_or(false) };
+    match media.thumbnail(server, id, request, wait(timeout_ms)).await? {
         Thumbnail::Original(file) => send(file, None, headers).await,
         Thumbnail::Made { bytes, content_type } => {
-            let name = if content_type == "image/png" { "thumbnail.png" } else { "thumbnail.jpg" };
             let mut response = Response::new(Body::from(bytes));
-            harmless(response.headers_mut(), content_type, Some(name));
+            harmless(response.headers_mut(), content_type, Some(Thumbnail::name(content_type)));
             Ok(response)
         }
     }

@@ -38,6 +38,7 @@ struct Size {
     width: u32,
     height: u32,
     method: Option<Fit>,
+    animated: Option<bool>,
     timeout_ms: Option<u64>,
 }
 
@@ -72,13 +73,13 @@ async fn thumbnail(
         Some(Fit::Crop) => Method::Crop,
         Some(Fit::Scale) | None => Method::Scale,
     };
-    let request = ThumbnailRequest { width: size.width, height: size.height, method };
+    let request =
+        ThumbnailRequest { width: size.width, height: size.height, method, animated: size.animated.unwrap_or(false) };
     match media.thumbnail(media.server(), &id, request, wait.time()).await? {
         Thumbnail::Original(file) => whole(file, &env).await,
         Thumbnail::Made { bytes, content_type } => {
-            let name = if content_type == "image/png" { "thumbnail.png" } else { "thumbnail.jpg" };
             let length = bytes.len() as u64;
-            two_parts(stream::iter([Ok(bytes)]), length, content_type, Some(name), &env)
+            two_parts(stream::iter([Ok(bytes)]), length, content_type, Some(Thumbnail::name(content_type)), &env)
         }
     }
 }

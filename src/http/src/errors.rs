@@ -174,7 +174,7 @@ impl From<stoa_media::Error> for Error {
             E::TooManyPending { retry_after_ms } => Error::limit_exceeded(retry_after_ms),
             E::NoThumbnail => Error::unknown(message),
             E::RemoteTooLarge => Error::new(StatusCode::BAD_GATEWAY, "M_TOO_LARGE", message),
-            E::Away(_) => Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
+            E::Away(_) | E::NoPreview => Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
             E::Busy => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", message),
             E::Disk(_) | E::Failed(_) => Error::internal(message),
             E::Store(error) => error.into(),

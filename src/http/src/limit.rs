@@ -42,6 +42,8 @@ pub enum Kind {
     Upload,
     /// Files of other servers that are fetched for a user or an address.
     RemoteMedia,
+    /// Links that a user wants previews of, and that are asked for then.
+    Preview,
     /// Signed requests of another server.
     Federation,
     /// Questions of an address about the keys of servers.
@@ -72,6 +74,8 @@ pub struct Config {
     pub upload: Rate,
     /// Files of other servers that are fetched for a user or an address.
     pub remote_media: Rate,
+    /// Links that a user wants previews of.
+    pub preview: Rate,
     /// Signed requests of another server.
     pub federation: Rate,
     /// Questions of an address about the keys of servers.
@@ -92,6 +96,7 @@ impl Default for Config {
             report: rate(0.1, 20),
             upload: rate(2.0, 50),
             remote_media: rate(10.0, 500),
+            preview: rate(1.0, 100),
             federation: rate(50.0, 1000),
             keys: rate(5.0, 100),
         }
@@ -110,6 +115,7 @@ impl Config {
             Kind::Report => self.report,
             Kind::Upload => self.upload,
             Kind::RemoteMedia => self.remote_media,
+            Kind::Preview => self.preview,
             Kind::Federation => self.federation,
             Kind::Keys => self.keys,
         }

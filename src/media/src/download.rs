@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Error, Media, check_id, files::Files};
+use crate::{Error, Media, check_id, fetch::hash_of, files::Files};
 
 /// How many bytes are read at once.
 const PIECE: usize = 64 * 1024;
@@ -64,7 +64,7 @@ impl Media {
         let mut found = self.find(server, id, wait).await?;
         let mut opened = fs::File::open(&found.path).await;
         // One that is only kept for a while may have been forgotten just now.
-        if server != self.inner.server && opened.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound) {
+        if opened.as_ref().is_err_and(|why| why.kind() == io::ErrorKind::NotFound) {
             found = self.find(server, id, wait).await?;
             opened = fs::File::open(&found.path).await;
         }
@@ -80,8 +80,19 @@ impl Media {
             let (hash, row) = self.of_elsewhere(server, id, wait).await?;
             return Ok(Found::new(&self.inner.remote_files, &hash, row.file));
         }
-        let file = self.find_ours(id, wait).await?;
-        Ok(Found::new(&self.inner.files, id, file))
+        match self.find_ours(id, wait).await {
+            Ok(file) => Ok(Found::new(&self.inner.files, id, file)),
+            Err(why @ Error::NotFound(_)) => self.of_preview(id).await?.ok_or(why),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// The picture of a preview, which has an id of ours but is kept no longer than files of others.
+    async fn of_preview(&self, id: &str) -> Result<Option<Found>, Error> {
+        let hash = hash_of(&self.inner.server, id);
+        let Some(row) = self.cached(&hash).await? else { return Ok(None) };
+        self.used(&hash, &row).await?;
+        Ok(Some(Found::new(&self.inner.remote_files, &hash, row.file)))
     }
 
     async fn find_ours(&self, id: &str, wait: Duration) -> Result<File, Error> {

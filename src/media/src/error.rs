@@ -47,6 +47,9 @@ pub enum Error {
     /// The other server does not give its file (502).
     #[error("the other server does not give the file: {0}")]
     Away(String),
+    /// There is no preview of a link, because what it leads to cannot be had (502).
+    #[error("what the link leads to cannot be had")]
+    NoPreview,
     /// Something failed here while a file of another server came.
     #[error("{0}")]
     Failed(String),

@@ -7,10 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, Shared, WeakShared},
-};
+use futures_util::{FutureExt, StreamExt};
 use http::{StatusCode, header};
 use parking_lot::Mutex;
 use stoa_event::{
@@ -22,7 +19,8 @@ use stoa_store::rows::remote_media::RemoteMedia;
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
-    Error, Inner, Media,
+    Error, Media,
+    flight::Flights,
     multipart::{self, Reader},
     upload::{About, Upload},
 };
@@ -52,13 +50,10 @@ enum Miss {
     Ours(String),
 }
 
-type Fetch = Shared<BoxFuture<'static, Result<RemoteMedia, Miss>>>;
-type Waited = WeakShared<BoxFuture<'static, Result<RemoteMedia, Miss>>>;
-
 /// What is under way.
 pub(crate) struct Fetches {
     pub(crate) remote: Remote,
-    under_way: Mutex<HashMap<String, Waited>>,
+    under_way: Flights<Result<RemoteMedia, Miss>>,
     /// Files that their servers did not have, and until when that is believed.
     none: Mutex<HashMap<String, u64>>,
     /// How many more a server may be asked for, while there are some.
@@ -68,8 +63,8 @@ pub(crate) struct Fetches {
 
 impl Fetches {
     pub(crate) fn new(remote: Remote) -> Fetches {
-        let (under_way, none, servers) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Fetches { remote, under_way, none, servers, all: Semaphore::new(FETCHES) }
+        let (none, servers) = (Mutex::default(), Mutex::default());
+        Fetches { remote, under_way: Flights::default(), none, servers, all: Semaphore::new(FETCHES) }
     }
 
     /// Whether a server lately did not have a file.
@@ -96,21 +91,6 @@ impl Fetches {
         let turns = Arc::new(Semaphore::new(FETCHES_OF_ONE));
         servers.insert(server.to_owned(), Arc::downgrade(&turns));
         turns
-    }
-}
-
-/// Forgets a fetch when the last who waits is gone.
-struct Waits<'a> {
-    inner: &'a Inner,
-    hash: &'a str,
-}
-
-impl Drop for Waits<'_> {
-    fn drop(&mut self) {
-        let mut under_way = self.inner.fetches.under_way.lock();
-        if under_way.get(self.hash).is_some_and(|fetch| fetch.upgrade().is_none()) {
-            under_way.remove(self.hash);
-        }
     }
 }
 
@@ -147,30 +127,15 @@ impl Media {
         if self.inner.fetches.is_none(&hash, self.inner.env.now_ms()) {
             return Err(Miss::None.into());
         }
-        let fetched = {
-            // Declared first, so that it is dropped last.
-            let _waits = Waits { inner: &self.inner, hash: &hash };
-            let fetch = self.fetch_once(&hash, server, id, wait);
-            fetch.await
+        let begin = || {
+            let (media, key, server, id) = (self.clone(), hash.clone(), server.to_owned(), id.to_owned());
+            async move { media.fetch(&key, &server, &id, wait).await }.boxed()
         };
+        let fetched = self.inner.fetches.under_way.join(&hash, begin).await;
         if matches!(fetched, Err(Miss::None)) {
             self.inner.fetches.note_none(&hash, self.inner.env.now_ms());
         }
         fetched.map(|row| (hash, row)).map_err(Error::from)
-    }
-
-    /// What is under way already, or begins with the first who waits.
-    fn fetch_once(&self, hash: &str, server: &ServerName, id: &str, wait: Duration) -> Fetch {
-        let mut under_way = self.inner.fetches.under_way.lock();
-        if let Some(fetch) = under_way.get(hash).and_then(WeakShared::upgrade) {
-            return fetch;
-        }
-        let (media, key, server, id) = (self.clone(), hash.to_owned(), server.to_owned(), id.to_owned());
-        let fetch = async move { media.fetch(&key, &server, &id, wait).await }.boxed().shared();
-        if let Some(weak) = fetch.downgrade() {
-            under_way.insert(hash.to_owned(), weak);
-        }
-        fetch
     }
 
     async fn fetch(&self, hash: &str, server: &ServerName, id: &str, wait: Duration) -> Result<RemoteMedia, Miss> {
@@ -335,9 +300,9 @@ impl From<Miss> for Error {
 }
 
 #[cfg(test)]
-impl Inner {
+impl crate::Inner {
     /// Whether nothing is remembered of fetches that are over.
     pub(crate) fn fetches_are_empty(&self) -> bool {
-        self.fetches.under_way.lock().is_empty()
+        self.fetches.under_way.is_empty()
     }
 }

@@ -9,7 +9,10 @@ mod download;
 mod error;
 mod fetch;
 mod files;
+mod flight;
+mod moving;
 mod multipart;
+mod previews;
 mod resize;
 mod sweep;
 mod thumbnail;
@@ -27,10 +30,11 @@ pub use crate::{
     download::Download,
     error::Error,
     multipart::read_multipart,
+    previews::PreviewConfig,
     thumbnail::{Method, Thumbnail, ThumbnailRequest},
     upload::{About, Pending, Upload},
 };
-use crate::{fetch::Fetches, files::Files};
+use crate::{fetch::Fetches, files::Files, previews::Previews};
 
 /// How media is to be.
 #[derive(Clone, Debug)]
@@ -57,6 +61,8 @@ pub struct Config {
     pub max_pending: usize,
     /// How long such an id can be used, in milliseconds.
     pub pending_ms: u64,
+    /// How previews of links are made, if they are.
+    pub previews: Option<PreviewConfig>,
 }
 
 impl Config {
@@ -74,6 +80,7 @@ impl Config {
             thumbnail_threads: 2,
             max_pending: 20,
             pending_ms: 24 * 60 * 60 * 1000,
+            previews: None,
         }
     }
 }
@@ -87,6 +94,7 @@ pub(crate) struct Inner {
     /// Those of other servers, each named by the hash of its URI.
     remote_files: Files,
     fetches: Fetches,
+    previews: Option<Previews>,
     /// How many bytes they have in all, once that was counted. Held while it changes.
     cached_bytes: Mutex<Option<u64>>,
     /// Held while the file of a reserved id is put in its place.
@@ -112,6 +120,7 @@ impl Media {
             files: Files::new(config.folder.clone()),
             remote_files: Files::new(config.folder.join("remote")),
             fetches: Fetches::new(remote),
+            previews: config.previews.clone().map(Previews::new),
             cached_bytes: Mutex::new(None),
             filling: Mutex::new(()),
             adding: Mutex::new(()),
@@ -150,6 +159,8 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     if id.is_empty() || id.len() > 255 || !id.bytes().all(good) { Err(Error::BadId) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod moving_tests;
 #[cfg(test)]
 mod remote_tests;
 #[cfg(test)]

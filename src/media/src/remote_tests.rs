@@ -431,7 +431,7 @@ async fn thumbnails_are_made_here() {
     let mut world = world().await;
     let picture = png(RgbImage::from_fn(800, 400, |x, _| Rgb([(x % 256) as u8, 0, 0])));
     world.net.serve(move |_| answer(200, MIXED, two_parts("image/png", &picture)));
-    let ask = ThumbnailRequest { width: 96, height: 96, method: Method::Crop };
+    let ask = ThumbnailRequest { width: 96, height: 96, method: Method::Crop, animated: false };
     for _ in 0..2 {
         let made = world.media.thumbnail(&there(), "Id", ask, NOW).await.unwrap();
         assert!(matches!(made, Thumbnail::Made { content_type: "image/jpeg", .. }));

@@ -26,26 +26,45 @@ pub(crate) struct Made {
 
 /// Makes a thumbnail of the picture in a file; `None` where the picture is no larger than the thumbnail would be.
 pub(crate) fn resize(path: &Path, target: Target, max_pixels: u64) -> Result<Option<Made>, Error> {
-    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(max_pixels.saturating_mul(8));
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(refused)?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(Error::ImageTooLarge);
-    }
-    let turned = decoder.orientation().map_err(refused)?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;
-    image.apply_orientation(turned);
+    let image = decode(path, max_pixels)?;
     let Some((width, height)) = size(image.width(), image.height(), target) else { return Ok(None) };
     encode(image, width, height, target.method).map(Some)
 }
 
+/// Makes a picture stand still that is no larger than the thumbnail would be.
+pub(crate) fn still(path: &Path, max_pixels: u64) -> Result<Made, Error> {
+    let image = decode(path, max_pixels)?;
+    let (width, height) = (image.width(), image.height());
+    encode(image, width, height, Method::Scale)
+}
+
+fn decode(path: &Path, max_pixels: u64) -> Result<DynamicImage, Error> {
+    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
+    reader.limits(limits(max_pixels));
+    let mut decoder = reader.into_decoder().map_err(refused)?;
+    check(decoder.dimensions(), max_pixels)?;
+    let turned = decoder.orientation().map_err(refused)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(refused)?;
+    image.apply_orientation(turned);
+    Ok(image)
+}
+
+/// What a decoder may take.
+pub(crate) fn limits(max_pixels: u64) -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(max_pixels.saturating_mul(8));
+    limits
+}
+
+/// Whether a picture of that size is decoded.
+pub(crate) fn check((width, height): (u32, u32), max_pixels: u64) -> Result<(), Error> {
+    if u64::from(width) * u64::from(height) > max_pixels { Err(Error::ImageTooLarge) } else { Ok(()) }
+}
+
 /// The size of the thumbnail; `None` where the picture would have to grow for it.
-fn size(width: u32, height: u32, target: Target) -> Option<(u32, u32)> {
+pub(crate) fn size(width: u32, height: u32, target: Target) -> Option<(u32, u32)> {
     let (across, down) = (f64::from(target.width) / f64::from(width), f64::from(target.height) / f64::from(height));
     let factor = match target.method {
         Method::Scale => across.min(down),
@@ -68,13 +87,7 @@ fn encode(image: DynamicImage, width: u32, height: u32, method: Method) -> Resul
         true => DynamicImage::ImageRgba8(image.into_rgba8()),
         false => DynamicImage::ImageRgb8(image.into_rgb8()),
     };
-    let pixel = image.pixel_type().ok_or(Error::NoThumbnail)?;
-    let mut small = Image::new(width, height, pixel);
-    let options = match method {
-        Method::Scale => ResizeOptions::new(),
-        Method::Crop => ResizeOptions::new().fit_into_destination(None),
-    };
-    Resizer::new().resize(&image, &mut small, &options).map_err(|_| Error::NoThumbnail)?;
+    let small = scale(&image, width, height, method)?;
     drop(image);
     let mut out = Cursor::new(Vec::new());
     let (encoded, content_type) = match transparent {
@@ -91,7 +104,19 @@ fn encode(image: DynamicImage, width: u32, height: u32, method: Method) -> Resul
     Ok(Made { bytes: out.into_inner().into(), content_type })
 }
 
-fn refused(error: image::ImageError) -> Error {
+/// The picture in another size.
+pub(crate) fn scale(image: &DynamicImage, width: u32, height: u32, method: Method) -> Result<Image<'static>, Error> {
+    let pixel = image.pixel_type().ok_or(Error::NoThumbnail)?;
+    let mut small = Image::new(width, height, pixel);
+    let options = match method {
+        Method::Scale => ResizeOptions::new(),
+        Method::Crop => ResizeOptions::new().fit_into_destination(None),
+    };
+    Resizer::new().resize(image, &mut small, &options).map_err(|_| Error::NoThumbnail)?;
+    Ok(small)
+}
+
+pub(crate) fn refused(error: image::ImageError) -> Error {
     match error {
         image::ImageError::Limits(_) => Error::ImageTooLarge,
         image::ImageError::IoError(why) if why.kind() == std::io::ErrorKind::NotFound => Error::Disk(why),

@@ -37,7 +37,7 @@ pub(crate) struct World {
     pub(crate) media: Media,
     pub(crate) clock: Arc<Hands>,
     pub(crate) net: Arc<Net>,
-    here: OwnedServerName,
+    pub(crate) here: OwnedServerName,
     folder: tempfile::TempDir,
 }
 
@@ -79,7 +79,7 @@ impl World {
         self.media = Media::new(store, env, self.here.clone(), remote, config);
     }
 
-    async fn upload(&self, bytes: &[u8], kind: &str) -> String {
+    pub(crate) async fn upload(&self, bytes: &[u8], kind: &str) -> String {
         let mut upload = self.media.begin(ALICE, None).await.unwrap();
         upload.write(&Bytes::copy_from_slice(bytes)).await.unwrap();
         let about = About { content_type: Some(kind.into()), name: Some("name".into()) };
@@ -93,7 +93,7 @@ impl World {
     }
 
     async fn thumbnail(&self, id: &str, side: (u32, u32), method: Method) -> Result<Thumbnail, Error> {
-        let request = ThumbnailRequest { width: side.0, height: side.1, method };
+        let request = ThumbnailRequest { width: side.0, height: side.1, method, animated: false };
         self.media.thumbnail(&self.here, id, request, NOW).await
     }
 

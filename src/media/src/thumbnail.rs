@@ -9,14 +9,18 @@ use bytes::Bytes;
 use stoa_event::ids::ServerName;
 use tokio::fs;
 
-use crate::{Download, Error, Media, files, resize};
+use crate::{
+    Download, Error, Media, files,
+    moving::{self, Moving},
+    resize,
+};
 
 /// The sides that thumbnails have: the sizes that the specification names. What is asked for is rounded up, so that nobody
 /// can fill the disk with a thousand sizes of one picture.
 const SCALE: [(u32, u32); 5] = [(32, 32), (96, 96), (320, 240), (640, 480), (800, 600)];
 const CROP: [u32; 6] = [32, 96, 240, 320, 640, 800];
 /// Files that a thumbnail can be made of.
-const IMAGES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
+const IMAGES: [&str; 5] = ["image/png", "image/apng", "image/jpeg", "image/gif", "image/webp"];
 
 /// How a thumbnail fits its size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +41,8 @@ pub struct ThumbnailRequest {
     pub height: u32,
     /// How it fits.
     pub method: Method,
+    /// Whether it is to move where the picture does.
+    pub animated: bool,
 }
 
 /// A thumbnail.
@@ -46,11 +52,22 @@ pub enum Thumbnail {
     Made {
         /// Its bytes.
         bytes: Bytes,
-        /// `image/jpeg`, or `image/png` where it is transparent.
+        /// `image/jpeg`, `image/png` where it is transparent, `image/gif` where it moves.
         content_type: &'static str,
     },
     /// The picture itself is no larger than what was asked for.
     Original(Download),
+}
+
+impl Thumbnail {
+    /// The name of a file of that type.
+    pub fn name(content_type: &str) -> &'static str {
+        match content_type {
+            "image/png" => "thumbnail.png",
+            "image/gif" => "thumbnail.gif",
+            _ => "thumbnail.jpg",
+        }
+    }
 }
 
 /// A size to make.
@@ -64,7 +81,7 @@ pub(crate) struct Target {
 impl ThumbnailRequest {
     /// The size to make; `None` where it would be so large that the picture itself serves as well.
     fn target(self) -> Option<Target> {
-        let ThumbnailRequest { width, height, method } = self;
+        let ThumbnailRequest { width, height, method, .. } = self;
         let (width, height) = match method {
             Method::Scale => SCALE.into_iter().find(|(w, h)| *w >= width && *h >= height)?,
             Method::Crop => {
@@ -115,25 +132,29 @@ impl Media {
         if !IMAGES.contains(&kind.as_str()) {
             return Err(Error::NoThumbnail);
         }
-        let Some(target) = request.target() else { return self.original(server, id).await };
-        if let Some(kept) = kept(&found.thumbnails, target).await {
+        let max_pixels = self.inner.config.max_pixels;
+        let path = found.path.clone();
+        let moves = request.animated && blocking(move || moving::moves(&path, max_pixels)).await?;
+        let work = match request.target() {
+            Some(target) => Work { target: Some(target), moves, may_move: kind != "image/jpeg" },
+            None if moves || kind == "image/jpeg" => return self.original(server, id).await,
+            None => Work { target: None, moves, may_move: true },
+        };
+        if let Some(kept) = work.kept(&found.thumbnails).await {
             return Ok(kept);
         }
         // Everything below needs memory: a few at a time.
         let _turn = self.inner.resizing.acquire().await.map_err(|_| Error::NoThumbnail)?;
-        if let Some(kept) = kept(&found.thumbnails, target).await {
+        if let Some(kept) = work.kept(&found.thumbnails).await {
             return Ok(kept);
         }
-        let (path, max_pixels) = (found.path, self.inner.config.max_pixels);
-        let made = tokio::task::spawn_blocking(move || resize::resize(&path, target, max_pixels));
-        let made = made.await.map_err(|_| Error::NoThumbnail)?.map_err(|why| match why {
+        let path = found.path;
+        let made = blocking(move || work.make(&path, max_pixels)).await.map_err(|why| match why {
             Error::ImageTooLarge if server != self.inner.server => Error::RemoteTooLarge,
             why => why,
         })?;
         let Some(made) = made else { return self.original(server, id).await };
-        if target.is_usual()
-            && let Err(why) = self.keep_thumbnail(&found.thumbnails, target, &made).await
-        {
+        if let Err(why) = self.keep_thumbnail(&found.thumbnails, work, &made).await {
             tracing::warn!(%why, "cannot keep a thumbnail");
         }
         Ok(Thumbnail::Made { bytes: made.bytes, content_type: made.content_type })
@@ -143,8 +164,8 @@ impl Media {
         self.open(server, id, Duration::ZERO).await.map(Thumbnail::Original)
     }
 
-    async fn keep_thumbnail(&self, folder: &Path, target: Target, made: &resize::Made) -> Result<(), Error> {
-        let places = places(folder, target);
+    async fn keep_thumbnail(&self, folder: &Path, work: Work, made: &resize::Made) -> Result<(), Error> {
+        let places = work.places(folder);
         let Some((place, _)) = places.into_iter().find(|(_, kind)| *kind == made.content_type) else { return Ok(()) };
         let unfinished = self.inner.files.unfinished(&self.inner.env.token(24));
         fs::write(&unfinished, &made.bytes).await?;
@@ -152,19 +173,63 @@ impl Media {
     }
 }
 
-/// Where a thumbnail may be, and of which type it is then.
-fn places(folder: &Path, target: Target) -> [(PathBuf, &'static str); 2] {
-    let place = |kind| folder.join(target.name(kind));
-    [(place("jpg"), "image/jpeg"), (place("png"), "image/png")]
+/// What is to be made of a picture.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    /// Nothing where it keeps its size.
+    target: Option<Target>,
+    /// Whether it moves, and shall.
+    moves: bool,
+    /// Whether it may move although it shall not.
+    may_move: bool,
 }
 
-async fn kept(folder: &Path, target: Target) -> Option<Thumbnail> {
-    for (path, content_type) in places(folder, target) {
-        if let Ok(bytes) = fs::read(path).await {
-            return Some(Thumbnail::Made { bytes: bytes.into(), content_type });
+impl Work {
+    /// Makes it; nothing where the picture itself serves as well.
+    fn make(self, path: &Path, max_pixels: u64) -> Result<Option<resize::Made>, Error> {
+        if let Some(target) = self.target {
+            if self.moves {
+                match moving::resize(path, target, max_pixels)? {
+                    Moving::Original => return Ok(None),
+                    Moving::Made(made) => return Ok(Some(made)),
+                    Moving::Still => {}
+                }
+            }
+            if let Some(made) = resize::resize(path, target, max_pixels)? {
+                return Ok(Some(made));
+            }
+        }
+        // What shall stand still must not be the picture that moves.
+        match self.may_move && moving::moves(path, max_pixels)? {
+            true => resize::still(path, max_pixels).map(Some),
+            false => Ok(None),
         }
     }
-    None
+
+    /// Where it may be, and of which type it is then: nowhere where it is not kept.
+    fn places(self, folder: &Path) -> Vec<(PathBuf, &'static str)> {
+        let Some(target) = self.target.filter(|target| target.is_usual()) else { return Vec::new() };
+        let kinds: &[(&str, &str)] = match self.moves {
+            // Where there are too many frames it stands still all the same.
+            true => &[("moving.gif", "image/gif"), ("moving.jpg", "image/jpeg"), ("moving.png", "image/png")],
+            false => &[("jpg", "image/jpeg"), ("png", "image/png")],
+        };
+        kinds.iter().map(|(name, kind)| (folder.join(target.name(name)), *kind)).collect()
+    }
+
+    async fn kept(self, folder: &Path) -> Option<Thumbnail> {
+        for (path, content_type) in self.places(folder) {
+            if let Ok(bytes) = fs::read(path).await {
+                return Some(Thumbnail::Made { bytes: bytes.into(), content_type });
+            }
+        }
+        None
+    }
+}
+
+/// Does something that needs a core for a while.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::NoThumbnail)?
 }
 
 #[cfg(test)]
@@ -172,7 +237,7 @@ mod tests {
     use super::*;
 
     fn target(width: u32, height: u32, method: Method) -> Option<(u32, u32)> {
-        ThumbnailRequest { width, height, method }.target().map(|target| (target.width, target.height))
+        ThumbnailRequest { width, height, method, animated: false }.target().map(|target| (target.width, target.height))
     }
 
     #[test]

@@ -61,6 +61,12 @@ impl Upload {
         Ok(())
     }
 
+    /// Where what has come can be read.
+    pub(crate) async fn written(&mut self) -> Result<PathBuf, Error> {
+        self.file.flush().await?;
+        Ok(self.path.clone().unwrap_or_default())
+    }
+
     /// Puts a file that has come whole in its place; answers how many bytes it has.
     pub(crate) async fn settle_at(mut self, place: &Path) -> Result<u64, Error> {
         self.file.flush().await?;

@@ -179,7 +179,11 @@ impl Transport for HttpTransport {
     }
 
     fn open_url(&self, url: &str, limits: Limits) -> BoxFuture<'_, Result<http::Response<Pieces>, TransportError>> {
-        let (url, rules) = (url.to_owned(), Rules { limits, redirects: MAX_REDIRECTS, https_only: true });
-        Box::pin(async move { self.web.open(&url, rules).await })
+        let request = http::Request::get(url).body(Bytes::new());
+        let rules = Rules { limits, redirects: MAX_REDIRECTS, https_only: true };
+        Box::pin(async move {
+            let request = request.map_err(|_| TransportError::BadUrl("not a URL"))?;
+            Ok(self.web.open(request, rules).await?.response)
+        })
     }
 }

@@ -6,10 +6,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future::BoxFuture, stream};
 use http::{Method, StatusCode, header};
-use reqwest::{Url, redirect::Policy};
+pub use reqwest::Url;
+use reqwest::redirect::Policy;
 
 use crate::{
     addresses::Filter,
+    allow::Urls,
     config::Config,
     dns::{Dns, Plain},
     http_transport::BuildError,
@@ -40,18 +42,19 @@ pub struct Rules {
 
 /// An answer, and where it came from in the end.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct Fetched<B = Bytes> {
     /// The URL after redirects.
     pub url: Url,
     /// The answer, whatever its status.
-    pub response: http::Response<Bytes>,
+    pub response: http::Response<B>,
 }
 
 /// The client.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
     filter: Filter,
+    urls: Arc<Urls>,
 }
 
 impl Client {
@@ -64,7 +67,14 @@ impl Client {
         let resolver = Plain { dns, filter: filter.clone() };
         let resolver = Arc::new(resolver);
         let http = build(config, |builder| builder.dns_resolver(resolver.clone()))?;
-        Ok(Client { http, filter })
+        Ok(Client { http, filter, urls: Arc::default() })
+    }
+
+    /// The same for certain URLs only: where `allow` is not empty, what matches one of it; never what matches one of `deny`.
+    /// It holds for every URL that a redirect leads to. A pattern is of a host, of a host and a path, or of a whole URL; `*`
+    /// stands for any characters, `?` for one.
+    pub fn only(self, allow: &[String], deny: &[String]) -> Client {
+        Client { urls: Arc::new(Urls::new(allow, deny)), ..self }
     }
 
     /// Sends a request and follows redirects of a GET.
@@ -75,25 +85,24 @@ impl Client {
         follow(self, request, rules).await
     }
 
-    /// Gets what is at a URL, with a body that comes piece by piece.
+    /// Sends a request and follows redirects of a GET; the body comes piece by piece, and it may be of any size.
     ///
     /// # Errors
     /// Where there is no answer within the rules.
-    pub async fn open(&self, url: &str, rules: Rules) -> Result<http::Response<Pieces>, TransportError> {
-        let request = http::Request::get(url).body(Bytes::new());
-        let request = request.map_err(|_| TransportError::BadUrl("not a URL"))?;
+    pub async fn open(&self, request: http::Request<Bytes>, rules: Rules) -> Result<Fetched<Pieces>, TransportError> {
         let hop = |request: http::Request<Bytes>| -> BoxFuture<'_, _> {
             Box::pin(async move {
                 let url = self.check(&request)?;
                 open(&self.http, url, request, rules.limits.timeout).await
             })
         };
-        redirected(hop, request, rules).await.map(|(_, response)| response)
+        redirected(hop, request, rules).await.map(|(url, response)| Fetched { url, response })
     }
 
     fn check(&self, request: &http::Request<Bytes>) -> Result<Url, TransportError> {
         let url = Url::parse(&request.uri().to_string()).map_err(|_| TransportError::BadUrl("not a URL"))?;
         check_url(&url, &self.filter)?;
+        self.urls.check(&url)?;
         Ok(url)
     }
 }

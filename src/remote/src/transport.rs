@@ -65,6 +65,9 @@ pub enum TransportError {
     /// The URL is none that may be asked.
     #[error("{0}")]
     BadUrl(&'static str),
+    /// The settings do not let this URL be asked.
+    #[error("the settings do not allow this URL")]
+    NotAllowed,
     /// There is no address for the name.
     #[error("no address: {0}")]
     Resolve(String),

@@ -127,6 +127,12 @@ pub struct Options {
     /// Addresses where other servers are reached although they are not public, `10.0.0.0/8` for instance
     #[arg(long, env = "STOA_FEDERATION_IP_ALLOW", global = true, value_name = "RANGE", value_delimiter = ',')]
     pub federation_ip_allow: Vec<IpRange>,
+    /// Whether links get previews [default: off]
+    #[arg(long, env = "STOA_URL_PREVIEWS", global = true)]
+    pub url_previews: Option<Switch>,
+    /// Addresses of which previews are made although they are not public, `10.0.0.0/8` for instance
+    #[arg(long, env = "STOA_URL_PREVIEW_IP_ALLOW", global = true, value_name = "RANGE", value_delimiter = ',')]
+    pub url_preview_ip_allow: Vec<IpRange>,
     /// The address at which clients find the server, if not the one they ask
     #[arg(long, env = "STOA_BASE_URL", global = true, value_name = "URL")]
     pub base_url: Option<String>,

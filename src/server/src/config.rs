@@ -1,6 +1,7 @@
 //! The configuration: the file, what overrides it, and what it means for each part. `config/stoa.toml` shows every option.
 
 mod federation;
+mod previews;
 
 use std::{
     fmt,
@@ -14,7 +15,10 @@ use stoa_client_api::Support;
 use stoa_event::ids::OwnedServerName;
 use stoa_http::limit;
 
-pub use self::federation::{FederationConfig, IpRange, Pattern};
+pub use self::{
+    federation::{FederationConfig, IpRange, Pattern},
+    previews::PreviewsConfig,
+};
 use crate::args::{Options, Registration, Switch};
 
 /// The example, with every option at its default.
@@ -81,6 +85,8 @@ pub struct Config {
     pub login: LoginConfig,
     /// Files.
     pub media: MediaConfig,
+    /// Previews of links.
+    pub url_previews: PreviewsConfig,
     /// Rate limits.
     pub limits: limit::Config,
 }
@@ -183,6 +189,7 @@ impl Default for Config {
             registration: RegistrationConfig::default(),
             login: LoginConfig::default(),
             media: MediaConfig::default(),
+            url_previews: PreviewsConfig::default(),
             limits: limit::Config::default(),
         }
     }
@@ -289,6 +296,10 @@ impl Config {
                 Registration::Closed => Mode::Closed,
             }),
         );
+        set(&mut self.url_previews.enabled, options.url_previews.map(|switch| switch == Switch::On));
+        if !options.url_preview_ip_allow.is_empty() {
+            self.url_previews.ip_range_allow = options.url_preview_ip_allow;
+        }
         set(&mut self.limits.enabled, options.rate_limits.map(|switch| switch == Switch::On));
     }
 
@@ -297,6 +308,7 @@ impl Config {
         self.name()?;
         self.tls.check()?;
         self.federation.check()?;
+        self.url_previews.check()?;
         self.support.check().map_err(|why| Error::Value { option: "support", why })?;
         if self.addresses().next().is_none() {
             return bad("listen", "there is no address to listen on");
@@ -476,6 +488,7 @@ mod tests {
         assert!(bad("[tls]\ncertificate = \"x\"\nkey = \"y\"").contains("tls.listen"));
         assert!(bad("[federation]\nextra_ca = [\"no such file\"]").contains("no such file"));
         assert!(bad("[federation]\nwell_known = \"https://example.org\"").contains("federation.well_known"));
+        assert!(bad("[url_previews]\nmax_page = \"1G\"").contains("max_page"));
         assert!(bad("[support]\npage = \"example.org\"").contains("page"));
         assert!(bad("[support]\ncontacts = [{ role = \"m.role.admin\" }]").contains("m.role.admin"));
         assert!(bad("[federation]\ntrusted_key_servers = [\"a b\"]").contains("trusted_key_servers"));

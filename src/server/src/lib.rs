@@ -77,6 +77,9 @@ pub enum Error {
     /// The folder of files cannot be used.
     #[error("cannot use the folder of uploaded files: {0}")]
     Media(String),
+    /// Previews of links cannot be made.
+    #[error("cannot make previews of links: {0}")]
+    Previews(String),
     /// Somebody else listens there.
     #[error("cannot listen on {0}: something else does already; another Stoa? Choose another address with --listen")]
     AddressInUse(SocketAddr),

@@ -15,7 +15,7 @@ use stoa_engine_rocksdb::RocksDb;
 use stoa_event::{ids::OwnedServerName, sign::SigningKey};
 use stoa_federation::{FOLLOWER, Federation, Nobody};
 use stoa_http::Limits;
-use stoa_media::Media;
+use stoa_media::{Media, PreviewConfig};
 use stoa_remote::{HttpTransport, Remote, Transport};
 use stoa_rooms::Rooms;
 use stoa_store::{Env, Store, Tx, rows};
@@ -36,6 +36,8 @@ pub struct Ground {
     pub engine: Arc<dyn Engine>,
     /// The way to other servers.
     pub transport: Arc<dyn Transport>,
+    /// How previews of links are made, if they are.
+    pub previews: Option<PreviewConfig>,
     /// The clock and randomness.
     pub env: Env,
 }
@@ -60,7 +62,8 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     config.name()?;
     make_folder(&config.data)?;
     let engine = open_engine(config).await?;
-    let ground = Ground { engine: engine.clone(), transport: transport(config, &env)?, env };
+    let previews = config.previews().map_err(Error::Previews)?;
+    let ground = Ground { engine: engine.clone(), transport: transport(config, &env)?, previews, env };
     let mut parts = assemble(config, ground).await?;
     let media = parts.api.media.clone();
     if let Err(why) = media.prepare().await {
@@ -78,7 +81,7 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
 /// # Errors
 /// Where the data cannot be used, or belong to another server.
 pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
-    let Ground { engine, transport, env } = ground;
+    let Ground { engine, transport, previews, env } = ground;
     let options = stoa_store::Options {
         durability: match config.durability {
             Durability::Synced => stoa_store::Durability::Synced,
@@ -91,7 +94,8 @@ pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
     let (store, committer) = Store::open(engine, options).await?;
     let mut workers = Workers::default();
     workers.commit(committer);
-    match join(config, env, transport, &store, &mut workers).await {
+    let media = stoa_media::Config { previews, ..config.media() };
+    match join(config, media, env, transport, &store, &mut workers).await {
         Ok(api) => Ok(Parts { api, store, workers, disk: None }),
         Err(why) => {
             drop(store);
@@ -103,6 +107,7 @@ pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
 
 async fn join(
     config: &Config,
+    media: stoa_media::Config,
     env: Env,
     transport: Arc<dyn Transport>,
     store: &Store,
@@ -115,7 +120,7 @@ async fn join(
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), stoa_rooms::Config::default());
     let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote.clone());
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
-    let media = Media::new(store.clone(), env.clone(), name.clone(), remote, config.media());
+    let media = Media::new(store.clone(), env.clone(), name.clone(), remote, media);
     let limits = Limits::new(config.limits.clone(), env.clock.clone());
     let settings = stoa_client_api::Config {
         server_name: name,

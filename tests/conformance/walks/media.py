@@ -1,7 +1,10 @@
 """The content repository: upload, download, thumbnails of local files."""
 
+import http.server
 import struct
+import threading
 import zlib
+from contextlib import contextmanager
 
 from harness import MISSING, walk
 
@@ -115,3 +118,47 @@ def thumbnails(h):
     bomb = header[:29] + struct.pack(">I", zlib.crc32(ihdr)) + header[33:]
     bomb_uri = alice.call("uploadContent", body=bomb, content_type="image/png")["content_uri"]
     alice.call("getContentThumbnailAuthed", place(bomb_uri), query={"width": 32, "height": 32}, expect=(400, 404, 413), note="claims 60,000 pixels each way")
+
+
+@contextmanager
+def site(pages: dict):
+    """A web site on loopback: path -> (media type, body). Gives its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            kind, body = pages.get(self.path, (None, b""))
+            self.send_response(200 if kind else 404)
+            self.send_header("Content-Type", kind or "text/plain")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@walk("previews of links")
+def previews(h):
+    alice = h.person("alice")
+    page = b"<title>T</title><meta property=og:description content=D><meta property=og:image content=/p.png>"
+    picture = png(40, 30)
+    with site({"/": ("text/html", page), "/p.png": ("image/png", picture), "/none": ("application/pdf", b"%PDF")}) as url:
+        for operation in ("getUrlPreviewAuthed", "getUrlPreview"):
+            got = alice.call(operation, query={"url": f"{url}/", "ts": 1510610716656})
+            h.check("title and description", (got.get("og:title"), got.get("og:description")) == ("T", "D"), got.excerpt())
+            h.check("the picture is described", (got.get("og:image:width"), got.get("og:image:height"), got.get("matrix:image:size")) == (40, 30, len(picture)), got.excerpt())
+            h.check("the picture is here", alice.call("getContentAuthed", place(got["og:image"])).raw == picture)
+            alice.call(operation, query={"url": f"{url}/none"}, note="nothing to show")
+            h.call(operation, query={"url": f"{url}/"}, expect=401, errcode="M_MISSING_TOKEN")
+            alice.call(operation, expect=400, errcode=MISSING, note="no url")
+            for bad in ("", "no url", "file:///etc/passwd"):
+                alice.call(operation, query={"url": bad}, expect=400, note=repr(bad))
+            alice.call(operation, query={"url": "http://169.254.169.254/"}, expect=502, note="an address that is not public")

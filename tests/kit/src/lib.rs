@@ -16,6 +16,7 @@ mod random;
 mod replica;
 mod room;
 mod sign;
+mod site;
 mod synapse;
 mod sync;
 mod tls;
@@ -32,6 +33,7 @@ pub use process::{Launch, Server};
 pub use random::{Dice, unique};
 pub use replica::{Replica, RoomCopy};
 pub use sign::Keys;
+pub use site::{Page, Site};
 pub use sync::{Sync, SyncOptions};
 pub use tls::{TlsReply, get_over_tls};
 

@@ -74,7 +74,7 @@ impl Node {
         let (disk, on) = Disk::of(&self.memory, &self.dice);
         let disk: Arc<dyn Engine> = Arc::new(disk);
         let way = Way { from: self.name.clone(), network: self.network.clone() };
-        let ground = Ground { engine: disk.clone(), transport: Arc::new(way), env: self.env.clone() };
+        let ground = Ground { engine: disk.clone(), transport: Arc::new(way), previews: None, env: self.env.clone() };
         let parts = assemble(&self.config, ground).await;
         let parts = parts.map_err(|why| format!("{} does not start: {why}", self.name))?;
         let router = router(&self.config, &parts.api);
