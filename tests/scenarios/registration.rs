@@ -142,3 +142,28 @@ async fn a_registration_token_is_asked_for_and_checked() {
     let made = home.post("/register", with("sesame")).await;
     assert!(made.status == 200 || made["completed"] == json!(["m.login.registration_token"]), "{made:?}");
 }
+
+const TERMS: &str = r#"[registration]
+mode = "open"
+policies = [
+  { id = "terms_of_service", version = "1.2", languages = { en = { name = "Terms", url = "https://example.org/en" }, de = { name = "Bedingungen", url = "https://example.org/de" } } },
+]
+"#;
+
+#[tokio::test]
+async fn who_registers_agrees_to_the_terms() {
+    let Some(launch) = own() else { return };
+    let home = Home::launch(launch.with_config(TERMS)).await;
+    let mut body = json!({ "username": unique(), "password": "a long password" });
+    let asked = home.post("/register", body.clone()).await;
+    assert_eq!((asked.status, &asked["flows"]), (401, &json!([{ "stages": ["m.login.terms"] }])));
+    let policy = &asked["params"]["m.login.terms"]["policies"]["terms_of_service"];
+    assert_eq!(policy["version"], "1.2");
+    assert_eq!(policy["de"], json!({ "name": "Bedingungen", "url": "https://example.org/de" }));
+    // Another stage will not do.
+    body["auth"] = json!({ "type": "m.login.dummy", "session": asked["session"] });
+    let refused = home.post("/register", body.clone()).await;
+    assert_eq!(refused.status, 401);
+    body["auth"] = json!({ "type": "m.login.terms", "session": refused["session"] });
+    home.post("/register", body).await.ok();
+}

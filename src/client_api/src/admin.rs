@@ -10,14 +10,13 @@ use stoa_http::{Body, Json, Result, Segments, Who};
 use crate::{Api, paths::Paths};
 
 pub(crate) fn routes() -> Router<Api> {
-    let mut router = Router::new().v3("/admin/whois/{userId}", get(whois));
-    // The second is the name of MSC4323, from before 1.18.
-    for prefix in ["/_matrix/client/v1/admin", "/_matrix/client/unstable/uk.timedout.msc4323/admin"] {
-        router = router
-            .route(&format!("{prefix}/lock/{{userId}}"), get(locked).put(lock))
-            .route(&format!("{prefix}/suspend/{{userId}}"), get(suspended).put(suspend));
-    }
-    router
+    Router::new()
+        .v3("/admin/whois/{userId}", get(whois))
+        .v1("/admin/lock/{userId}", get(locked).put(lock))
+        .v1("/admin/suspend/{userId}", get(suspended).put(suspend))
+        // MSC4323, from before 1.18.
+        .unstable("/uk.timedout.msc4323/admin/lock/{userId}", get(locked).put(lock))
+        .unstable("/uk.timedout.msc4323/admin/suspend/{userId}", get(suspended).put(suspend))
 }
 
 /// `GET /_matrix/client/v3/admin/whois/{userId}`

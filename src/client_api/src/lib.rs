@@ -15,6 +15,7 @@ mod live;
 mod login;
 mod media;
 mod membership;
+mod old_sync;
 mod openid;
 mod paths;
 mod presence;

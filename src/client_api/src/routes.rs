@@ -5,8 +5,9 @@ use stoa_http::layers;
 
 use crate::{
     Api, account, account_data, admin, aliases, capabilities, create_room, devices, filter, key_backup, keys, live,
-    login, media, membership, openid, presence, profile, push_rules, pushers, read, register, relations, reports, send,
-    sliding, spaces, standing, state, sync, third_party, throttle, to_device, upgrade, versions, well_known,
+    login, media, membership, old_sync, openid, presence, profile, push_rules, pushers, read, register, relations,
+    reports, send, sliding, spaces, standing, state, sync, third_party, throttle, to_device, upgrade, versions,
+    well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -33,6 +34,7 @@ pub fn router(api: Api) -> Router {
         .merge(reports::routes())
         .merge(sliding::routes())
         .merge(sync::routes())
+        .merge(old_sync::routes())
         .merge(create_room::routes())
         .merge(membership::routes())
         .merge(upgrade::routes())

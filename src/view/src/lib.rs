@@ -28,8 +28,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use stoa_event::ids::OwnedUserId;
-use stoa_store::{Env, Position, Store, UserNo};
+use stoa_event::ids::{EventId, OwnedRoomId, OwnedUserId};
+use stoa_store::{Env, Position, Store, UserNo, schema};
 
 use crate::wait::Waiters;
 pub use crate::{
@@ -133,6 +133,28 @@ impl View {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.inner.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A token for what happens from now on.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn now(&self) -> Result<String, Error> {
+        let place = self.inner.store.bus().place();
+        Ok(SyncToken { place, position: self.inner.store.snapshot().await?.position() }.to_string())
+    }
+
+    /// The room of an event, for requests that name only the event. Whether the room may be seen is asked afterwards.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]
+    pub async fn room_of(&self, event: &EventId) -> Result<OwnedRoomId, Error> {
+        let store = &self.inner.store;
+        let snapshot = store.snapshot().await?;
+        let place = snapshot.get(&schema::EVENT_IDS, &event.to_string()).await?;
+        let place = place.ok_or(Error::NotFound("there is no such event"))?;
+        let id = store.names().room_id(&snapshot, place.room).await?;
+        OwnedRoomId::try_from(&*id).map_err(|_| stoa_store::Error::Corrupt("a room's id is none").into())
     }
 
     /// The position that a sync token stands for: everything up to it was seen by the client that brings it.

@@ -97,6 +97,16 @@ impl Home {
         User::login(&self.client, &user.id, &user.password).await
     }
 
+    /// An administrator, made by the command of the binary.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn administrator(&self) -> User {
+        let name = format!("admin-{}", unique());
+        self.how().run(&["user", "add", &name, "--admin", "--password-stdin"], "a password of a test\n").await;
+        User::login(&self.client, &name, "a password of a test").await
+    }
+
     /// `GET` without an access token.
     pub async fn get(&self, path: &str) -> Reply {
         self.client.json(Method::GET, path, None, None).await

@@ -1,6 +1,7 @@
 //! One HTTP/1.1 client with kept connections, and one answer with everything that a test asks of it.
 
 use std::fmt;
+use std::io::Write as _;
 use std::ops::Index;
 use std::time::Duration;
 
@@ -92,6 +93,7 @@ impl Client {
     /// Any request at all.
     pub async fn send(&self, what: String, request: Request<Full<Bytes>>) -> Result<Reply, String> {
         let start = tokio::time::Instant::now();
+        let call = format!("{} {}", request.method(), request.uri().path());
         let answer = async {
             let (parts, body) = self.http.request(request).await.map_err(|error| format!("{error:?}"))?.into_parts();
             let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
@@ -101,7 +103,20 @@ impl Client {
             .await
             .map_err(|_| format!("nothing within {:?}", self.patience))??;
         let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        note(&call, parts.status.as_u16());
         Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body, json, took: start.elapsed(), what })
+    }
+}
+
+/// Where `STOA_TEST_CALLS` names a folder, writes there what was asked and how it was answered: `scripts/spec-coverage` makes a
+/// page of it.
+fn note(call: &str, status: u16) {
+    let (Ok(folder), Ok(test)) = (std::env::var("STOA_TEST_CALLS"), std::env::var("NEXTEST_TEST_NAME")) else { return };
+    let house = std::env::var("NEXTEST_BINARY_ID").unwrap_or_default();
+    let file = std::path::Path::new(&folder).join(std::process::id().to_string());
+    if let Ok(mut file) = std::fs::File::options().create(true).append(true).open(file) {
+        // A page that lacks a line is no reason for a test to fail.
+        let _ = writeln!(file, "{house}\t{test}\t{call}\t{status}");
     }
 }
 

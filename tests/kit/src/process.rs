@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use http::Method;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::ca::{Ca, CertificateFiles};
 use crate::http::Client;
@@ -208,6 +209,33 @@ impl Launch {
                 command
             }
         }
+    }
+
+    /// Writes a configuration file and starts with it.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    #[must_use]
+    pub fn with_config(self, toml: &str) -> Self {
+        let file = self.folder.path().join("stoa.toml");
+        std::fs::write(&file, toml).expect("a configuration file");
+        self.env("STOA_CONFIG", &file.display().to_string())
+    }
+
+    /// Runs a command of the binary beside the server, with this as standard input.
+    ///
+    /// # Panics
+    /// If it cannot be run, or fails.
+    pub async fn run(&self, args: &[&str], input: &str) {
+        let Program::Stoa(binary) = &self.program else { panic!("only Stoa has commands") };
+        let mut command = tokio::process::Command::new(binary);
+        command.args(args).envs(&self.env).current_dir(self.folder.path()).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command runs");
+        let mut stdin = child.stdin.take().expect("its input");
+        stdin.write_all(input.as_bytes()).await.expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().await.expect("it ends");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn what(&self) -> String {
