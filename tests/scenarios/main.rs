@@ -8,6 +8,7 @@ mod aliases;
 mod bad_input;
 mod create_room;
 mod cross_signing;
+mod delayed_events;
 mod devices;
 mod ephemeral;
 mod filters;

@@ -94,6 +94,7 @@ pub async fn end_account(api: &Api, user: &OwnedUserId, erase: bool) -> Result<(
 }
 
 async fn leave_all(rooms: &Rooms, federation: &Federation, user: &OwnedUserId) -> Result<()> {
+    rooms.cancel_all_delayed(user).await?;
     for room in rooms.rooms_of(user, &[Membership::Join, Membership::Invite, Membership::Knock]).await? {
         let leave = Change {
             action: Action::Leave,

@@ -14,16 +14,20 @@ pub(crate) fn routes() -> Router<Api> {
 
 /// `GET /_matrix/client/v3/capabilities`
 async fn capabilities(who: Who, State(rooms): State<Rooms>) -> Json<Value> {
+    let config = rooms.config();
+    let delayed = json!({ "max_delay_ms": config.max_delay_ms, "max_scheduled": config.max_delayed });
     let available: Map<String, Value> = SUPPORTED.iter().map(|id| (id.to_string(), "stable".into())).collect();
     let mut capabilities = json!({
         "m.change_password": { "enabled": true },
-        "m.room_versions": { "default": rooms.config().default_version, "available": available },
+        "m.room_versions": { "default": config.default_version, "available": available },
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
         "m.3pid_changes": { "enabled": false },
         "m.get_login_token": { "enabled": !who.guest },
         "m.profile_fields": { "enabled": true },
         "m.forget_forced_upon_leave": { "enabled": false },
+        "m.delayed_events": delayed,
+        "org.matrix.msc4140.delayed_events": delayed,
     });
     if who.admin {
         capabilities["m.account_moderation"] = json!({ "suspend": true, "lock": true });

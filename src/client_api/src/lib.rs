@@ -7,6 +7,7 @@ mod admin;
 mod aliases;
 mod capabilities;
 mod create_room;
+mod delayed;
 mod devices;
 mod filter;
 mod key_backup;
@@ -54,6 +55,7 @@ use stoa_view::View;
 
 pub use crate::{
     account::end_account,
+    delayed::send_due,
     routes::router,
     well_known::{Contact, Support},
 };

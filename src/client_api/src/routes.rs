@@ -4,10 +4,10 @@ use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
 use crate::{
-    Api, account, account_data, admin, aliases, capabilities, create_room, devices, filter, key_backup, keys, live,
-    login, media, membership, old_sync, openid, presence, profile, push_rules, pushers, read, register, relations,
-    reports, send, sliding, spaces, standing, state, sync, third_party, throttle, to_device, upgrade, versions,
-    well_known,
+    Api, account, account_data, admin, aliases, capabilities, create_room, delayed, devices, filter, key_backup, keys,
+    live, login, media, membership, old_sync, openid, presence, profile, push_rules, pushers, read, register,
+    relations, reports, send, sliding, spaces, standing, state, sync, third_party, throttle, to_device, upgrade,
+    versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -40,6 +40,7 @@ pub fn router(api: Api) -> Router {
         .merge(upgrade::routes())
         .merge(send::routes())
         .merge(state::routes())
+        .merge(delayed::routes())
         .merge(read::routes())
         .merge(relations::routes())
         .merge(spaces::routes())

@@ -5,11 +5,17 @@ use ruma_common::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stoa_federation::Federation;
-use stoa_http::{Body, Json, Raw, Result, Segments, Who};
-use stoa_rooms::{NewEvent, TxnKey};
+use stoa_http::{Body, Json, Params, Raw, Result, Segments, Who};
+use stoa_rooms::{NewDelayed, NewEvent, Rooms, TxnKey};
 use stoa_view::View;
 
-use crate::{Api, paths::Paths, standing::suspended, sync::viewer};
+use crate::{
+    Api,
+    delayed::{self, Delay},
+    paths::Paths,
+    standing::suspended,
+    sync::viewer,
+};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -18,8 +24,10 @@ pub(crate) fn routes() -> Router<Api> {
 }
 
 #[derive(Serialize)]
-pub(crate) struct EventIdAnswer {
-    pub(crate) event_id: OwnedEventId,
+#[serde(untagged)]
+pub(crate) enum Sent {
+    Now { event_id: OwnedEventId },
+    Later { delay_id: String },
 }
 
 #[derive(Deserialize)]
@@ -32,8 +40,21 @@ async fn send(
     who: Who,
     State(federation): State<Federation>,
     Segments((room, kind, txn)): Segments<(OwnedRoomId, String, String)>,
+    Params(delay): Params<Delay>,
+    State(rooms): State<Rooms>,
     Raw(content): Raw,
-) -> Result<Json<EventIdAnswer>> {
+) -> Result<Json<Sent>> {
+    if let Some(delay_ms) = delay.ms {
+        let new = NewDelayed {
+            txn: Some(delayed::txn(&who, &room, &kind, txn)),
+            sender: who.user.clone(),
+            kind,
+            state_key: None,
+            content: content.to_vec(),
+            delay_ms,
+        };
+        return delayed::by_query(&rooms, &room, new).await;
+    }
     // The same id for another room or type is another transaction.
     let txn = TxnKey { device: who.device.clone(), deed: format!("send {room} {kind}"), id: txn };
     let event = NewEvent {
@@ -45,7 +66,7 @@ async fn send(
         txn: Some(txn),
         ts: None,
     };
-    Ok(Json(EventIdAnswer { event_id: federation.send(&room, event).await? }))
+    Ok(Json(Sent::Now { event_id: federation.send(&room, event).await? }))
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
@@ -55,7 +76,7 @@ async fn redact(
     State(view): State<View>,
     Segments((room, event, txn)): Segments<(OwnedRoomId, OwnedEventId, String)>,
     Body(body): Body<Reason>,
-) -> Result<Json<EventIdAnswer>> {
+) -> Result<Json<Sent>> {
     if who.suspended && view.sender(&viewer(&who), &room, &event).await? != who.user.as_str() {
         return Err(suspended());
     }
@@ -73,5 +94,5 @@ async fn redact(
         txn: Some(txn),
         ts: None,
     };
-    Ok(Json(EventIdAnswer { event_id: federation.redact(&room, event).await? }))
+    Ok(Json(Sent::Now { event_id: federation.redact(&room, event).await? }))
 }

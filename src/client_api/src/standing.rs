@@ -52,7 +52,9 @@ fn is_speech(method: &Method, path: &str) -> bool {
     if method == Method::GET {
         return false;
     }
-    if path.starts_with("profile/") || path.starts_with("directory/") || path.contains("/ephemeral/") {
+    // Sending delayed events at once is judged by its handler, because they may be cancelled.
+    let begins = path.starts_with("profile/") || path.starts_with("directory/");
+    if begins || path.contains("/ephemeral/") || path.contains("/delayed_event/") {
         return true;
     }
     matches!(
@@ -77,6 +79,10 @@ fn is_speech(method: &Method, path: &str) -> bool {
 
 /// What a guest may do: the list of "Guest Access", what every client asks for as it starts, and leaving for good.
 fn is_for_guests(method: &Method, path: &str) -> bool {
+    // MSC4140, "Guest accounts".
+    if path.contains("/delayed_event/") || path.contains("delayed_events") {
+        return true;
+    }
     match *method {
         Method::GET => {
             path.starts_with("media/")
@@ -156,6 +162,7 @@ mod tests {
         assert!(!is_speech(&Method::PUT, "rooms/{roomId}/redact/{eventId}/{txnId}"));
         assert!(is_speech(&Method::PUT, "profile/{userId}/{keyName}"));
         assert!(is_speech(&Method::PUT, "rooms/{roomId}/send/{eventType}/{txnId}"));
+        assert!(is_speech(&Method::PUT, "rooms/{roomId}/delayed_event/{eventType}/{txnId}"));
     }
 
     #[test]

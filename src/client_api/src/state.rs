@@ -3,14 +3,15 @@
 use axum::{Router, extract::State, routing::get};
 use ruma_common::OwnedRoomId;
 use stoa_federation::Federation;
-use stoa_http::{Json, Raw, Result, Segments, Who};
-use stoa_rooms::NewEvent;
+use stoa_http::{Json, Params, Raw, Result, Segments, Who};
+use stoa_rooms::{NewDelayed, NewEvent, Rooms};
 
 use crate::{
     Api,
+    delayed::{self, Delay},
     paths::Paths,
     read::{state_event, state_event_without_key},
-    send::EventIdAnswer,
+    send::Sent,
 };
 
 pub(crate) fn routes() -> Router<Api> {
@@ -25,11 +26,18 @@ async fn set(
     who: Who,
     State(federation): State<Federation>,
     Segments((room, kind, state_key)): Segments<(OwnedRoomId, String, String)>,
+    Params(delay): Params<Delay>,
+    State(rooms): State<Rooms>,
     Raw(content): Raw,
-) -> Result<Json<EventIdAnswer>> {
+) -> Result<Json<Sent>> {
     if who.guest && kind == "m.room.member" {
         // Guests come by the endpoint that asks whether the room takes them.
         return Err(stoa_accounts::Error::GuestAccess.into());
+    }
+    if let Some(delay_ms) = delay.ms {
+        let (sender, content) = (who.user.clone(), content.to_vec());
+        let new = NewDelayed { sender, kind, state_key: Some(state_key), content, delay_ms, txn: None };
+        return delayed::by_query(&rooms, &room, new).await;
     }
     let event = NewEvent {
         sender: who.user.clone(),
@@ -40,7 +48,7 @@ async fn set(
         txn: None,
         ts: None,
     };
-    Ok(Json(EventIdAnswer { event_id: federation.send(&room, event).await? }))
+    Ok(Json(Sent::Now { event_id: federation.send(&room, event).await? }))
 }
 
 /// The same with an empty state key, which paths may leave out.
@@ -48,7 +56,9 @@ async fn set_without_key(
     who: Who,
     federation: State<Federation>,
     Segments((room, kind)): Segments<(OwnedRoomId, String)>,
+    delay: Params<Delay>,
+    rooms: State<Rooms>,
     content: Raw,
-) -> Result<Json<EventIdAnswer>> {
-    set(who, federation, Segments((room, kind, String::new())), content).await
+) -> Result<Json<Sent>> {
+    set(who, federation, Segments((room, kind, String::new())), delay, rooms, content).await
 }

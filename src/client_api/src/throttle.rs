@@ -30,6 +30,9 @@ fn kind(method: &Method, route: &str) -> Option<Kind> {
         | "rooms/{roomId}/state/{eventType}/{stateKey}" => Kind::Message,
         "rooms/{roomId}/typing/{userId}" | "presence/{userId}/status" => Kind::Live,
         _ if path.contains("/ephemeral/") => Kind::Live,
+        _ if path.contains("/delayed_event/") => Kind::Message,
+        // Calls restart theirs every few seconds. What is sent counts when it is sent.
+        _ if path.contains("delayed_events/") => Kind::Live,
         _ => return None,
     };
     Some(kind)
@@ -73,5 +76,8 @@ mod tests {
         let send = "/_matrix/client/r0/rooms/{roomId}/send/{eventType}/{txnId}";
         assert_eq!(kind(&Method::PUT, send), Some(Kind::Message));
         assert_eq!(kind(&Method::GET, "/_matrix/client/v3/sync"), None);
+        let delay = "/_matrix/client/unstable/org.matrix.msc4140/rooms/{roomId}/delayed_event/{eventType}/{txnId}";
+        assert_eq!(kind(&Method::PUT, delay), Some(Kind::Message));
+        assert_eq!(kind(&Method::POST, "/_matrix/client/v1/delayed_events/{delayId}/{action}"), Some(Kind::Live));
     }
 }

@@ -26,6 +26,9 @@ const FEATURES: &[&str] = &[
     "org.matrix.msc3266",
     // Authenticated media, v1.11.
     "org.matrix.msc3916.stable",
+    // Delayed events.
+    "org.matrix.msc4140",
+    "org.matrix.msc4140.stable",
     // `state_after` in `/sync`, v1.16.
     "org.matrix.msc4222",
     // Profile fields, v1.16.

@@ -62,6 +62,14 @@ impl From<stoa_rooms::Error> for Error {
             E::DuplicateAnnotation => bad_request("M_DUPLICATE_ANNOTATION"),
             E::BadAlias(_) => bad_request("M_BAD_ALIAS"),
             E::BadThread => bad_request("M_UNKNOWN"),
+            E::DelayTooLong { max_ms } => bad_request("M_DELAY_TOO_LARGE")
+                .with("org.matrix.msc4140.errcode", "M_MAX_DELAY_EXCEEDED")
+                .with("org.matrix.msc4140.max_delay", max_ms),
+            E::TooManyDelayed { retry_after_ms } => {
+                let limit = Error::limit_exceeded(retry_after_ms);
+                Error { message, ..limit }.with("org.matrix.msc4140.errcode", "M_MAX_DELAYED_EVENTS_EXCEEDED")
+            }
+            E::DelayOver(_) => Error::new(StatusCode::CONFLICT, "M_UNKNOWN", message),
             E::Store(error) => error.into(),
         }
     }

@@ -58,6 +58,21 @@ pub enum Error {
     /// A thread cannot begin at an event that relates to another one.
     #[error("a thread cannot begin at an event that relates to another one")]
     BadThread,
+    /// The delay is longer than this server allows (`M_DELAY_TOO_LARGE`).
+    #[error("events are delayed by {max_ms} milliseconds at most")]
+    DelayTooLong {
+        /// What it allows.
+        max_ms: u64,
+    },
+    /// As many delayed events of the user wait as may (`M_LIMIT_EXCEEDED`).
+    #[error("the maximum number of delayed events has been reached")]
+    TooManyDelayed {
+        /// When the next of them is sent.
+        retry_after_ms: u64,
+    },
+    /// What is asked for contradicts what became of the delayed event.
+    #[error("{0}")]
+    DelayOver(&'static str),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

@@ -6,6 +6,7 @@
 mod acl;
 mod aliases;
 mod create;
+mod delayed;
 mod effects;
 mod enter;
 mod error;
@@ -41,6 +42,7 @@ use stoa_store::{Env, RoomNo, Snapshot, Store};
 
 pub use crate::{
     create::{CreateRoom, InitialState, Preset},
+    delayed::{DelayedEvent, Due, Held, NewDelayed},
     enter::{Entry, Omitted},
     error::Error,
     ingest::{Arrival, Needs, Outcome, StateAfter},
@@ -61,11 +63,20 @@ pub struct Config {
     pub default_version: RoomVersionId,
     /// How long a client may say that somebody types, in milliseconds.
     pub max_typing_ms: u64,
+    /// For how long an event may be delayed, in milliseconds; 0 for no delayed events at all.
+    pub max_delay_ms: u64,
+    /// How many delayed events of a user may wait at once; 0 for none at all.
+    pub max_delayed: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { default_version: version::DEFAULT, max_typing_ms: 120_000 }
+        Config {
+            default_version: version::DEFAULT,
+            max_typing_ms: 120_000,
+            max_delay_ms: 24 * 60 * 60 * 1000,
+            max_delayed: 100,
+        }
     }
 }
 
@@ -78,6 +89,7 @@ struct Inner {
     locks: lock::Locks,
     acls: acl::Acls,
     forked: extremities::Forked,
+    delayed: delayed::Desk,
     /// Rung when a room becomes whole.
     whole: tokio::sync::Notify,
 }
@@ -114,8 +126,8 @@ impl Rooms {
     ) -> Rooms {
         let key = key.into();
         let (locks, acls, forked) = (lock::Locks::default(), acl::Acls::new(1024), extremities::Forked::default());
-        let whole = tokio::sync::Notify::new();
-        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks, acls, forked, whole }) }
+        let (delayed, whole) = (delayed::Desk::default(), tokio::sync::Notify::new());
+        Rooms { inner: Arc::new(Inner { store, env, server, key, config, locks, acls, forked, delayed, whole }) }
     }
 
     /// The name of this server.

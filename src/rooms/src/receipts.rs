@@ -141,7 +141,7 @@ impl Rooms {
     }
 
     /// The room, if the user is joined to it.
-    async fn joined_room(
+    pub(crate) async fn joined_room(
         &self,
         snapshot: &stoa_store::Snapshot,
         room: &RoomId,

@@ -87,6 +87,8 @@ pub struct Config {
     pub media: MediaConfig,
     /// Previews of links.
     pub url_previews: PreviewsConfig,
+    /// Delayed events.
+    pub delayed_events: DelayedConfig,
     /// Rate limits.
     pub limits: limit::Config,
 }
@@ -156,6 +158,16 @@ pub struct MediaConfig {
     pub allow_unauthenticated: bool,
 }
 
+/// Delayed events.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DelayedConfig {
+    /// For how many hours an event may be delayed; `0` for no delayed events at all.
+    pub max_delay_hours: u64,
+    /// How many of a user may wait at once.
+    pub max_per_user: usize,
+}
+
 /// When a request is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -190,8 +202,15 @@ impl Default for Config {
             login: LoginConfig::default(),
             media: MediaConfig::default(),
             url_previews: PreviewsConfig::default(),
+            delayed_events: DelayedConfig::default(),
             limits: limit::Config::default(),
         }
+    }
+}
+
+impl Default for DelayedConfig {
+    fn default() -> Self {
+        DelayedConfig { max_delay_hours: 24, max_per_user: 100 }
     }
 }
 
@@ -361,6 +380,15 @@ impl Config {
             jwt: self.login.jwt.clone(),
             presence: self.presence,
             ..stoa_accounts::Config::default()
+        }
+    }
+
+    /// What this means for rooms.
+    pub fn rooms(&self) -> stoa_rooms::Config {
+        stoa_rooms::Config {
+            max_delay_ms: self.delayed_events.max_delay_hours.saturating_mul(60 * 60 * 1000),
+            max_delayed: self.delayed_events.max_per_user,
+            ..stoa_rooms::Config::default()
         }
     }
 

@@ -117,7 +117,7 @@ async fn join(
     let key = Arc::new(identity(store, &env, &name).await?);
     let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
     let remote = Remote::new(store.clone(), env.clone(), name.clone(), key.clone(), transport, config.remote()?);
-    let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), stoa_rooms::Config::default());
+    let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), config.rooms());
     let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote.clone());
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
     let media = Media::new(store.clone(), env.clone(), name.clone(), remote, media);
@@ -136,7 +136,9 @@ async fn join(
     if config.federation.enabled {
         workers.beside(federation.clone().run());
     }
-    Ok(Api { accounts, rooms, federation, view, media, limits, env, config: Arc::new(settings) })
+    let api = Api { accounts, rooms, federation, view, media, limits, env, config: Arc::new(settings) };
+    workers.beside(stoa_client_api::send_due(api.clone()));
+    Ok(api)
 }
 
 /// What both kinds of callers ask, clients and, where federation is on, other servers.

@@ -9,6 +9,7 @@ use crate::{
     feed::FeedRow,
     rows::{
         account_data::{AccountData, AccountDataChange},
+        delayed::Delayed,
         devices::Device,
         events::{EventPlace, Relation, StoredEvent},
         key_backup::BackupVersion,
@@ -214,6 +215,15 @@ tables! {
     TOLD_DEVICES = 115 in Rows: (UserNo, String) => ToldDevice;
     /// Messages to devices that came from a server, by its id for them, and when. Written by `rows/outbox.rs`.
     DIRECT_SEEN = 116 in Rows: (String, String) => u64;
+
+    // What is to be sent later.
+    /// Delayed events of our users by their delay ids. Written by `rows/delayed.rs`.
+    DELAYED = 120 in Rows: (UserNo, String) => Delayed;
+    /// All of them by whether they are over and when they are to be sent or were; the value is the room. Written by
+    /// `rows/delayed.rs`.
+    DELAYED_BY_TIME = 121 in Indexes: (bool, u64, UserNo, String) => RoomNo;
+    /// The same for each user. Written by `rows/delayed.rs`.
+    DELAYED_BY_USER = 122 in Indexes: (UserNo, bool, u64, String) => ();
 }
 
 #[cfg(test)]

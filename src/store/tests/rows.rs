@@ -9,6 +9,7 @@ use stoa_store::{
     feed::FeedRow,
     rows::{
         account_data::{AccountData, AccountDataChange},
+        delayed::{Delayed, End},
         devices::Device,
         events::{EventPlace, Header, RelatesTo, Relation, Standing, StoredEvent, Txn},
         key_backup::BackupVersion,
@@ -150,6 +151,16 @@ fn accounts(page: &mut Page) {
     page.row("user", &User { created: 1, admin: true, deactivated: Some(2), erased: true });
     let device = Device { name: Some(text("Phone")), created: 1, seen_ts: Some(2), seen_ip: Some(text("::1")) };
     page.row("device", &device);
+    let delayed = Delayed {
+        room: RoomNo(1),
+        kind: text("m.call.member"),
+        state_key: Some(text("key")),
+        content: b"{}".to_vec(),
+        delay_ms: 8000,
+        since_ms: 1_700_000_000_000,
+        end: Some(End { ts: 1, event_id: Some(text("$e")), error: Some(text("{}")) }),
+    };
+    page.row("delayed event", &delayed);
     let access = AccessToken {
         user: UserNo(1),
         device: text("phone"),

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use stoa_store::{EventNo, Membership, UserNo, rows::events::StoredEvent};
+use stoa_store::{
+    EventNo, Membership, UserNo,
+    rows::events::{StoredEvent, Txn},
+};
 
 use crate::{
     Error,
@@ -81,11 +84,13 @@ pub(crate) fn one(
     if let Some(membership) = it.membership {
         unsigned.str("membership", membership.as_str());
     }
-    if let Some(txn) = &header.txn
-        && txn.device == audience.device
-        && header.sender == audience.user_id
-    {
-        unsigned.str("transaction_id", &txn.id);
+    if let Some(txn) = header.txn.as_ref().filter(|_| header.sender == audience.user_id) {
+        if txn.device == Txn::DELAYED {
+            // MSC4140: to the sender, whichever device asks.
+            unsigned.str("delay_id", &txn.id).str("org.matrix.msc4140.delay_id", &txn.id);
+        } else if txn.device == audience.device {
+            unsigned.str("transaction_id", &txn.id);
+        }
     }
     if let Some(old) = header.replaces.and_then(|no| beside.get(&no)) {
         unsigned.str("replaces_state", &old.header.event_id);

@@ -201,6 +201,26 @@ describe("matrix-js-sdk: a plain room", { timeout: 300_000 }, () => {
         await until("the read marker", () => marker() === after);
     });
 
+    it("sends later, starts the wait again, and cancels (MSC4140)", async () => {
+        const { delay_id: soon } = await alice.client._unstable_sendDelayedEvent(
+            roomId, { delay: 1500 }, null, EventType.RoomMessage, { msgtype: "m.text", body: "sent by the server" },
+        );
+        const { delay_id: never } = await alice.client._unstable_sendDelayedStateEvent(
+            roomId, { delay: 1500 }, "org.example.call", { left: true }, alice.userId,
+        );
+        await alice.client._unstable_restartScheduledDelayedEvent(soon);
+        await alice.client._unstable_cancelScheduledDelayedEvent(never);
+        assert.equal((await alice.client._unstable_getDelayedEvent(soon)).delay_ms, 1500);
+        const { delayed_events: waiting } = await alice.client._unstable_getDelayedEvents();
+        assert.deepEqual(waiting.map((event) => event.delay_id), [soon]);
+        const event = await until("the delayed event at bob", () => bob.client.getRoom(roomId).getLiveTimeline().getEvents()
+            .find((event) => event.getContent().body === "sent by the server"));
+        const { finalised } = await alice.client._unstable_getDelayedEvent(soon);
+        assert.equal(finalised.event_id, event.getId());
+        await refused(alice.client._unstable_restartScheduledDelayedEvent(soon), 404, "M_NOT_FOUND");
+        await refused(alice.client.getStateEvent(roomId, "org.example.call", alice.userId), 404, "M_NOT_FOUND");
+    });
+
     it("counts a thread by itself", async () => {
         const root = await alice.say(roomId, "a thread begins");
         await bob.client.sendReadReceipt(await bob.event(roomId, root));

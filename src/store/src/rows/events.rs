@@ -110,6 +110,11 @@ pub struct Txn {
     pub id: String,
 }
 
+impl Txn {
+    /// In the place of the device: the event was a delayed one, and the id is its delay ID. No device has this ID.
+    pub const DELAYED: &str = "";
+}
+
 /// `m.relates_to` of an event.
 #[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 pub struct RelatesTo {

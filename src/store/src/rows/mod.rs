@@ -1,6 +1,7 @@
 //! Rows: what the tables hold, and who writes them. Each table is written by exactly one file here.
 
 pub mod account_data;
+pub mod delayed;
 pub mod devices;
 pub mod events;
 pub mod filters;
