@@ -5,6 +5,7 @@ mod account;
 mod account_data;
 mod admin;
 mod aliases;
+mod calls;
 mod capabilities;
 mod create_room;
 mod delayed;
@@ -55,6 +56,7 @@ use stoa_view::View;
 
 pub use crate::{
     account::end_account,
+    calls::{Rtc, Turn},
     delayed::send_due,
     routes::router,
     well_known::{Contact, Support},
@@ -71,6 +73,10 @@ pub struct Config {
     pub delegate: Option<OwnedServerName>,
     /// Whom to ask about it, as `.well-known/matrix/support` says.
     pub support: Support,
+    /// The relays for calls.
+    pub turn: Turn,
+    /// The infrastructure of group calls.
+    pub rtc: Rtc,
 }
 
 /// The state of the router. A handler names the part that it needs: `State(accounts): State<Accounts>`.

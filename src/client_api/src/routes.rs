@@ -4,8 +4,8 @@ use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
 use crate::{
-    Api, account, account_data, admin, aliases, capabilities, create_room, delayed, devices, filter, key_backup, keys,
-    live, login, media, membership, old_sync, openid, presence, profile, push_rules, pushers, read, register,
+    Api, account, account_data, admin, aliases, calls, capabilities, create_room, delayed, devices, filter, key_backup,
+    keys, live, login, media, membership, old_sync, openid, presence, profile, push_rules, pushers, read, register,
     relations, reports, send, sliding, spaces, standing, state, sync, third_party, throttle, to_device, upgrade,
     versions, well_known,
 };
@@ -48,6 +48,7 @@ pub fn router(api: Api) -> Router {
         .merge(openid::routes())
         .merge(third_party::routes())
         .merge(live::routes())
+        .merge(calls::routes())
         .merge(media::routes());
     let limited = chapters.route_layer(from_fn_with_state(api.clone(), throttle::throttle));
     // Before that: who may not do a thing does not use up what may be done.

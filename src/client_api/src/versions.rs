@@ -29,6 +29,8 @@ const FEATURES: &[&str] = &[
     // Delayed events.
     "org.matrix.msc4140",
     "org.matrix.msc4140.stable",
+    // The infrastructure of group calls.
+    "org.matrix.msc4143",
     // `state_after` in `/sync`, v1.16.
     "org.matrix.msc4222",
     // Profile fields, v1.16.

@@ -70,7 +70,12 @@ async fn client(State(config): State<Arc<Config>>, headers: HeaderMap) -> Result
         Some(url) => url.trim_end_matches('/').to_owned(),
         None => url_of(&headers).ok_or_else(|| Error::not_found("This server does not say where it is"))?,
     };
-    Ok(Json(json!({ "m.homeserver": { "base_url": base_url } })))
+    let mut found = json!({ "m.homeserver": { "base_url": base_url } });
+    if !config.rtc.transports.is_empty() {
+        // Where clients look that do not ask `/rtc/transports` yet.
+        found["org.matrix.msc4143.rtc_foci"] = json!(config.rtc.transports);
+    }
+    Ok(Json(found))
 }
 
 /// `GET /.well-known/matrix/server`

@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use stoa_client_api::Support;
+use stoa_client_api::{Rtc, Support, Turn};
 use stoa_event::ids::OwnedServerName;
 use stoa_http::limit;
 
@@ -89,6 +89,10 @@ pub struct Config {
     pub url_previews: PreviewsConfig,
     /// Delayed events.
     pub delayed_events: DelayedConfig,
+    /// The relays for calls.
+    pub turn: Turn,
+    /// The infrastructure of group calls.
+    pub rtc: Rtc,
     /// Rate limits.
     pub limits: limit::Config,
 }
@@ -203,6 +207,8 @@ impl Default for Config {
             media: MediaConfig::default(),
             url_previews: PreviewsConfig::default(),
             delayed_events: DelayedConfig::default(),
+            turn: Turn::default(),
+            rtc: Rtc::default(),
             limits: limit::Config::default(),
         }
     }
@@ -329,6 +335,8 @@ impl Config {
         self.federation.check()?;
         self.url_previews.check()?;
         self.support.check().map_err(|why| Error::Value { option: "support", why })?;
+        self.turn.check().map_err(|why| Error::Value { option: "turn", why })?;
+        self.rtc.check().map_err(|why| Error::Value { option: "rtc", why })?;
         if self.addresses().next().is_none() {
             return bad("listen", "there is no address to listen on");
         }

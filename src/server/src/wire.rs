@@ -126,6 +126,8 @@ async fn join(
         server_name: name,
         base_url: config.base_url.clone(),
         support: config.support.clone(),
+        turn: config.turn.clone(),
+        rtc: config.rtc.clone(),
         delegate: config.federation.delegate()?.filter(|_| config.federation.enabled),
     };
     workers.keep_house(store, &accounts, &env);
