@@ -17,6 +17,7 @@ mod live;
 mod login;
 mod media;
 mod membership;
+mod mutual;
 mod old_sync;
 mod openid;
 mod paths;

@@ -5,9 +5,9 @@ use stoa_http::layers;
 
 use crate::{
     Api, account, account_data, admin, aliases, calls, capabilities, create_room, delayed, devices, filter, key_backup,
-    keys, live, login, media, membership, old_sync, openid, presence, profile, push_rules, pushers, read, register,
-    relations, reports, send, sliding, spaces, standing, state, sync, third_party, throttle, to_device, upgrade,
-    versions, well_known,
+    keys, live, login, media, membership, mutual, old_sync, openid, presence, profile, push_rules, pushers, read,
+    register, relations, reports, send, sliding, spaces, standing, state, sync, third_party, throttle, to_device,
+    upgrade, versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -37,6 +37,7 @@ pub fn router(api: Api) -> Router {
         .merge(old_sync::routes())
         .merge(create_room::routes())
         .merge(membership::routes())
+        .merge(mutual::routes())
         .merge(upgrade::routes())
         .merge(send::routes())
         .merge(state::routes())

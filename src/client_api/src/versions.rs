@@ -31,6 +31,13 @@ const FEATURES: &[&str] = &[
     "org.matrix.msc4140.stable",
     // The infrastructure of group calls.
     "org.matrix.msc4143",
+    // Invite permission, v1.18, and its filters.
+    "org.matrix.msc4380",
+    "org.matrix.msc4380.stable",
+    "org.matrix.msc4155",
+    // Mutual rooms, v1.19.
+    "uk.half-shot.msc2666.query_mutual_rooms",
+    "uk.half-shot.msc2666.query_mutual_rooms.stable",
     // `state_after` in `/sync`, v1.16.
     "org.matrix.msc4222",
     // Profile fields, v1.16.

@@ -56,7 +56,7 @@ fn globs(list: Option<&Value<'_>>) -> Vec<Glob> {
 
 /// A pattern for server names: `*` is any run of characters, `?` is one character, case does not matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Glob {
+pub struct Glob {
     /// What must stand at the start; without a star, the whole.
     head: Box<[u8]>,
     /// Whether it has a star.
@@ -68,8 +68,8 @@ struct Glob {
 }
 
 impl Glob {
-    /// `None` for a pattern that is too long to match any server name.
-    fn new(pattern: &str) -> Option<Glob> {
+    /// `None` for a pattern that is too long to match any server name or user id.
+    pub fn new(pattern: &str) -> Option<Glob> {
         if pattern.bytes().filter(|byte| *byte != b'*').count() > LONGEST {
             return None;
         }
@@ -82,7 +82,8 @@ impl Glob {
         Some(Glob { head, star: tail.is_some(), middle: middle.into(), tail: tail.unwrap_or_default() })
     }
 
-    fn matches(&self, host: &[u8]) -> bool {
+    /// Whether it matches all of a name, which is given in lower case.
+    pub fn matches(&self, host: &[u8]) -> bool {
         if !self.star {
             return host.len() == self.head.len() && fits(&self.head, host);
         }

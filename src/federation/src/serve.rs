@@ -145,6 +145,7 @@ impl Federation {
         if !inner.rooms.admits(room, origin).await? {
             return Err(Error::Forbidden("your server is banned from the room".into()));
         }
+        inner.rooms.require_invitable(&target, pdu.sender()).await?;
         let verified = inner.verified(&rules, vec![json]).await.pop();
         let verified = verified.ok_or_else(|| Error::Forbidden("the event is not signed as it must be".into()))?;
         let signed = inner.rooms.countersign(&verified, &rules)?;

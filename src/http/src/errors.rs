@@ -62,6 +62,7 @@ impl From<stoa_rooms::Error> for Error {
             E::DuplicateAnnotation => bad_request("M_DUPLICATE_ANNOTATION"),
             E::BadAlias(_) => bad_request("M_BAD_ALIAS"),
             E::BadThread => bad_request("M_UNKNOWN"),
+            E::InviteBlocked(_) => Error::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", message),
             E::DelayTooLong { max_ms } => bad_request("M_DELAY_TOO_LARGE")
                 .with("org.matrix.msc4140.errcode", "M_MAX_DELAY_EXCEEDED")
                 .with("org.matrix.msc4140.max_delay", max_ms),
@@ -132,7 +133,7 @@ impl From<stoa_remote::Error> for Error {
 
 /// What another server refused, in its words where they mean the same to our client.
 fn passed_on(answer: &stoa_remote::Answer, message: String) -> Error {
-    const CODES: [&str; 10] = [
+    const CODES: [&str; 12] = [
         "M_FORBIDDEN",
         "M_NOT_FOUND",
         "M_BAD_STATE",
@@ -143,6 +144,9 @@ fn passed_on(answer: &stoa_remote::Answer, message: String) -> Error {
         "M_UNABLE_TO_AUTHORISE_JOIN",
         "M_UNABLE_TO_GRANT_JOIN",
         "M_NOT_YET_UPLOADED",
+        "M_INVITE_BLOCKED",
+        // What servers say that know it from the proposal.
+        "ORG.MATRIX.MSC4155.M_INVITE_BLOCKED",
     ];
     let code = CODES.into_iter().find(|code| answer.errcode.as_deref() == Some(code));
     let status = StatusCode::from_u16(answer.status).ok().filter(StatusCode::is_client_error);

@@ -1,6 +1,6 @@
 //! What goes wrong in rooms.
 
-use stoa_event::{auth::Reject, format::FormatError};
+use stoa_event::{auth::Reject, format::FormatError, ids::OwnedUserId};
 
 use crate::Unsigned;
 
@@ -58,6 +58,9 @@ pub enum Error {
     /// A thread cannot begin at an event that relates to another one.
     #[error("a thread cannot begin at an event that relates to another one")]
     BadThread,
+    /// Who is invited wants no invites from the sender (`M_INVITE_BLOCKED`).
+    #[error("{0} does not want that invite")]
+    InviteBlocked(OwnedUserId),
     /// The delay is longer than this server allows (`M_DELAY_TOO_LARGE`).
     #[error("events are delayed by {max_ms} milliseconds at most")]
     DelayTooLong {

@@ -5,16 +5,46 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use stoa_event::{
+    auth::{Membership as Word, kind},
     ids::{RoomId, UserId},
     pdu::Pdu,
 };
 use stoa_store::{
-    Direction, Membership, Position, RoomNo, Tx, UserNo, rows,
+    Direction, Membership, Position, RoomNo, Snapshot, Tx, UserNo, rows,
+    rows::invite_permission::{self, Verdict},
     rows::rooms::{Outside, OwnMembership},
     schema,
 };
 
-use crate::{Error, Rooms, effects::strip};
+use crate::{
+    Error, Inner, Rooms,
+    effects::strip,
+    writer::{Wish, Writer},
+};
+
+impl Inner {
+    async fn require_invitable(&self, snapshot: &Snapshot, user: &UserId, by: &UserId) -> Result<(), Error> {
+        let Some(no) = self.store.names().user(snapshot, user.as_str()).await? else { return Ok(()) };
+        match invite_permission::get(snapshot, no).await?.judge(by) {
+            Verdict::Block => Err(Error::InviteBlocked(user.to_owned())),
+            Verdict::Allow | Verdict::Ignore => Ok(()),
+        }
+    }
+}
+
+impl Writer<'_> {
+    /// Fails for an event that invites a user of ours who does not want that.
+    pub(crate) async fn require_welcome(&self, wish: &Wish) -> Result<(), Error> {
+        if wish.kind != kind::MEMBER || Word::of_content(&wish.content) != Word::Invite {
+            return Ok(());
+        }
+        let target = wish.state_key.as_deref().and_then(|key| <&UserId>::try_from(key).ok());
+        match target.filter(|target| target.server_name() == self.inner.server) {
+            Some(target) => self.inner.require_invitable(self.snapshot, target, &wish.sender).await,
+            None => Ok(()),
+        }
+    }
+}
 
 impl Rooms {
     /// A user of ours was invited to a room, or knocked on one, that this server is not in. What is shown of the room is
@@ -87,6 +117,15 @@ impl Rooms {
         // Where we never knew all members, others are there whom we do not know.
         let others = snapshot.scan(&schema::ROOM_SERVERS, &no, Direction::Forward, 1).await?;
         Ok(others.is_empty() && !snapshot.has(&schema::PARTIAL_ROOMS, &no).await?)
+    }
+
+    /// Fails where a user of ours does not want an invite (Client-Server API, "Invite permission").
+    ///
+    /// # Errors
+    /// [`Error::InviteBlocked`]
+    pub async fn require_invitable(&self, user: &UserId, by: &UserId) -> Result<(), Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        self.inner.require_invitable(&snapshot, user, by).await
     }
 
     async fn set_outside(

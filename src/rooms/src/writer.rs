@@ -136,6 +136,7 @@ impl<'a> Writer<'a> {
 
     /// Builds and signs an event, asks the law, and works out its effects.
     pub(crate) async fn add(&mut self, wish: Wish) -> Result<Arc<Pdu>, Error> {
+        self.require_welcome(&wish).await?;
         let txn = wish.txn.clone();
         let (pdu, gathered) = self.make(wish).await?;
         let pdu = Arc::new(pdu);

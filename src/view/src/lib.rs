@@ -9,6 +9,7 @@ mod error;
 mod eyes;
 mod json;
 mod messages;
+mod mutual;
 mod presence;
 mod push;
 mod reach;
@@ -37,6 +38,7 @@ pub use crate::{
     error::Error,
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest, Page},
+    mutual::MutualRooms,
     relations::{RelationsRequest, ThreadsRequest},
     servers::{JoinState, MissingRequest, Pdus, StateIds, WholeState},
     sliding::{Body as SlidingBody, SlidingRequest},

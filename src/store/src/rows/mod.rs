@@ -5,6 +5,7 @@ pub mod delayed;
 pub mod devices;
 pub mod events;
 pub mod filters;
+pub mod invite_permission;
 pub mod key_backup;
 pub mod keys;
 pub mod media;

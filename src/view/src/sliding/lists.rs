@@ -166,7 +166,7 @@ impl Look<'_> {
         let was_sent = || self.asked.had.rooms.contains_key(&room);
         Ok(match own.membership {
             Membership::Join | Membership::Knock => true,
-            Membership::Invite => !own.by.as_ref().is_some_and(|by| self.span.ignored.contains(by)),
+            Membership::Invite => self.span.wants_invite(own).await?,
             Membership::Ban => own.left_at.is_some() || was_sent(),
             Membership::Leave => was_sent() || (own.left_at.is_some() && self.was_kicked(room, own).await?),
         })

@@ -13,7 +13,15 @@ use std::{
     time::Duration,
 };
 
-use stoa_store::{Direction, Membership, Position, RoomNo, Snapshot, UserNo, rows::rooms::OwnMembership, schema};
+use stoa_event::ids::UserId;
+use stoa_store::{
+    Direction, Membership, Position, RoomNo, Snapshot, UserNo,
+    rows::{
+        invite_permission::{self, InvitePermission, Verdict},
+        rooms::OwnMembership,
+    },
+    schema,
+};
 use tokio::{sync::OnceCell, time::Instant};
 
 use self::devices::DeviceNews;
@@ -54,6 +62,8 @@ pub(crate) struct Span<'a> {
     pub(crate) now_ms: u64,
     /// Users from whom the viewer wants to hear nothing (Client-Server API, "Ignoring Users").
     pub(crate) ignored: Arc<HashSet<String>>,
+    /// From whom the viewer wants invites, read when there is one.
+    pub(crate) invites: OnceCell<Arc<InvitePermission>>,
     /// The viewer's push rules, read once for all rooms.
     pub(crate) rules: OnceCell<counts::ReadyRules>,
 }
@@ -78,13 +88,32 @@ impl<'a> Span<'a> {
             state_after: None,
             now_ms: inner.env.now_ms(),
             ignored: Arc::new(ignored(snapshot, viewer.user_no).await?),
+            invites: OnceCell::new(),
             rules: OnceCell::new(),
         })
     }
 
     /// The same for one room of which the client has something else.
     pub(crate) fn of_room<'b>(&'b self, from: Option<SyncToken>, filter: &'b Filter) -> Span<'b> {
-        Span { filter, from, ignored: self.ignored.clone(), rules: self.rules.clone(), ..*self }
+        Span {
+            filter,
+            from,
+            ignored: self.ignored.clone(),
+            invites: self.invites.clone(),
+            rules: self.rules.clone(),
+            ..*self
+        }
+    }
+
+    /// Whether the viewer wants to hear of an invite. What is not known of who sent it is no reason against it.
+    pub(crate) async fn wants_invite(&self, own: &OwnMembership) -> Result<bool, Error> {
+        let Some(by) = &own.by else { return Ok(true) };
+        if self.ignored.contains(by) {
+            return Ok(false);
+        }
+        let read = || async { invite_permission::get(self.snapshot, self.viewer.user_no).await.map(Arc::new) };
+        let permission = self.invites.get_or_try_init(read).await?;
+        Ok(<&UserId>::try_from(by.as_str()).map_or(true, |by| permission.judge(by) == Verdict::Allow))
     }
 
     /// The viewer's push rules, and where they were changed last.
@@ -241,8 +270,7 @@ impl Span<'_> {
                         rooms.join.push((id, body));
                     }
                 }
-                Membership::Invite if own.by.as_ref().is_some_and(|by| self.ignored.contains(by)) => {}
-                Membership::Invite if fresh || self.full_state => {
+                Membership::Invite if (fresh || self.full_state) && self.wants_invite(&own).await? => {
                     rooms.invite.push((id, stripped("invite_state", &own)))
                 }
                 Membership::Knock if fresh || self.full_state => rooms.knock.push((id, stripped("knock_state", &own))),
