@@ -20,6 +20,7 @@ setRoomAlias getRoomIdByAlias deleteRoomAlias getLocalAliases
 sendMessage setRoomStateWithKey redactEvent
 sync getRoomEvents getEventContext getOneRoomEvent getMembersByRoom getJoinedMembersByRoom getRoomState getRoomStateWithKey
 getRelatingEvents getRelatingEventsWithRelType getRelatingEventsWithRelTypeAndEventType getThreadRoots
+getMutualRooms getTurnServer
 upgradeRoom getSpaceHierarchy getRoomSummary getEventByTimestamp
 setTyping postReceipt setReadMarker reportEvent reportRoom reportUser getPresence setPresence
 uploadContent getConfigAuthed getContentAuthed getContentOverrideNameAuthed getContentThumbnailAuthed getUrlPreviewAuthed getUrlPreview
@@ -32,7 +33,7 @@ NOT_EXERCISED = {
     ("*", "502", "*"): "only about other servers", ("*", "504", "*"): "only about uploads that come later",
     ("*", "400", "M_EXCLUSIVE"): "needs an application service", ("*", "400", "M_APPSERVICE_LOGIN_UNSUPPORTED"): "needs an application service",
     ("getTokenOwner", "403", "M_FORBIDDEN"): "needs an application service", ("updateDevice", "201", "*"): "needs an application service",
-    ("*", "403", "M_INVITE_BLOCKED"): "invite permission comes with a later milestone",
+    ("inviteBy3PID", "403", "M_INVITE_BLOCKED"): "needs an identity server",
     ("inviteUser", "400", "M_UNSUPPORTED_ROOM_VERSION"): "only about other servers",
     ("login", "403", "M_USER_DEACTIVATED"): "M_FORBIDDEN is allowed instead",
     ("registrationTokenValidity", "403", "M_FORBIDDEN"): "registration is open during the run",

@@ -43,6 +43,7 @@ mod spaces;
 mod state;
 mod sync;
 mod sync_model;
+mod thread_subscriptions;
 mod tls;
 mod to_device;
 mod typing;

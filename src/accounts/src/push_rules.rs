@@ -51,7 +51,9 @@ impl Accounts {
         let rules = self.push_rules(who).await?;
         let rule = rules.get(kind, id).ok_or(UNKNOWN)?;
         let json = match rule {
-            AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => serde_json::to_value(rule),
+            AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) | AnyPushRuleRef::PostContent(rule) => {
+                serde_json::to_value(rule)
+            }
             AnyPushRuleRef::Content(rule) => serde_json::to_value(rule),
             AnyPushRuleRef::Room(rule) => serde_json::to_value(rule),
             AnyPushRuleRef::Sender(rule) => serde_json::to_value(rule),
@@ -154,10 +156,13 @@ fn parse_kind(kind: &str) -> Result<RuleKind> {
     match kind {
         "override" => Ok(RuleKind::Override),
         "content" => Ok(RuleKind::Content),
+        push_rules::POSTCONTENT => Ok(RuleKind::PostContent),
         "room" => Ok(RuleKind::Room),
         "sender" => Ok(RuleKind::Sender),
         "underride" => Ok(RuleKind::Underride),
-        _ => Err(Error::InvalidParam("the kind is override, content, room, sender or underride".to_owned())),
+        _ => {
+            Err(Error::InvalidParam("the kind is override, content, postcontent, room, sender or underride".to_owned()))
+        }
     }
 }
 
@@ -168,6 +173,9 @@ fn new_rule(kind: &RuleKind, id: &str, rule: &NewRule) -> Result<NewPushRule> {
     }
     let actions = parse_actions(&rule.actions)?;
     Ok(match kind {
+        RuleKind::PostContent => {
+            return Err(Error::InvalidParam("rules of this kind cannot be added".to_owned()));
+        }
         RuleKind::Content => {
             let pattern = rule.pattern.clone().ok_or(Error::MissingParam("pattern"))?;
             short("a pattern", &pattern)?;

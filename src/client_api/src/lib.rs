@@ -37,6 +37,7 @@ mod standing;
 mod state;
 mod sync;
 mod third_party;
+mod threads;
 mod throttle;
 mod to_device;
 mod upgrade;

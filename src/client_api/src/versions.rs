@@ -35,6 +35,8 @@ const FEATURES: &[&str] = &[
     "org.matrix.msc4380",
     "org.matrix.msc4380.stable",
     "org.matrix.msc4155",
+    // Subscriptions to threads.
+    "org.matrix.msc4306",
     // Mutual rooms, v1.19.
     "uk.half-shot.msc2666.query_mutual_rooms",
     "uk.half-shot.msc2666.query_mutual_rooms.stable",

@@ -63,6 +63,9 @@ impl From<stoa_rooms::Error> for Error {
             E::BadAlias(_) => bad_request("M_BAD_ALIAS"),
             E::BadThread => bad_request("M_UNKNOWN"),
             E::InviteBlocked(_) => Error::new(StatusCode::FORBIDDEN, "M_INVITE_BLOCKED", message),
+            E::Unsubscribed => {
+                Error::new(StatusCode::CONFLICT, "IO.ELEMENT.MSC4306.M_CONFLICTING_UNSUBSCRIPTION", message)
+            }
             E::DelayTooLong { max_ms } => bad_request("M_DELAY_TOO_LARGE")
                 .with("org.matrix.msc4140.errcode", "M_MAX_DELAY_EXCEEDED")
                 .with("org.matrix.msc4140.max_delay", max_ms),
@@ -85,6 +88,7 @@ impl From<stoa_view::Error> for Error {
             E::Forbidden(_) => Error::forbidden(message),
             E::InvalidParam(_) => Error::invalid_param(message),
             E::UnknownPos => Error::new(StatusCode::BAD_REQUEST, "M_UNKNOWN_POS", message),
+            E::NotInThread => Error::new(StatusCode::BAD_REQUEST, "IO.ELEMENT.MSC4306.M_NOT_IN_THREAD", message),
             E::Store(error) => error.into(),
         }
     }

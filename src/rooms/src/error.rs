@@ -61,6 +61,9 @@ pub enum Error {
     /// Who is invited wants no invites from the sender (`M_INVITE_BLOCKED`).
     #[error("{0} does not want that invite")]
     InviteBlocked(OwnedUserId),
+    /// A client would subscribe to a thread that the user left since.
+    #[error("the user unsubscribed from the thread after that event")]
+    Unsubscribed,
     /// The delay is longer than this server allows (`M_DELAY_TOO_LARGE`).
     #[error("events are delayed by {max_ms} milliseconds at most")]
     DelayTooLong {

@@ -24,6 +24,7 @@ mod receipts;
 mod resolve;
 mod send;
 mod templates;
+mod threads;
 mod upgrade;
 mod waiting;
 mod writer;
@@ -53,6 +54,7 @@ pub use crate::{
     receipts::NewReceipt,
     send::{NewEvent, TxnKey},
     templates::{Template, Wanted},
+    threads::Follow,
     upgrade::Upgrade,
 };
 

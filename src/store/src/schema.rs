@@ -23,6 +23,7 @@ use crate::{
         remote_media::RemoteMedia,
         reports::Report,
         rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName, Waiting},
+        threads::{Thread, ThreadSubscription},
         tokens::{AccessToken, RefreshToken},
         users::User,
     },
@@ -196,6 +197,11 @@ tables! {
     RECEIPTS_BY_ROOM = 101 in Indexes: (RoomNo, Position) => ReceiptKey;
     /// A user's own receipts, private ones too, in the order in which they came. Written by `rows/receipts.rs`.
     RECEIPTS_BY_USER = 102 in Indexes: (UserNo, Position) => ReceiptKey;
+
+    /// What a user said of following a thread: user, room, root. Written by `rows/threads.rs`.
+    THREAD_SUBSCRIPTIONS = 103 in Rows: (UserNo, RoomNo, String) => ThreadSubscription;
+    /// The same in the order in which it was said. Written by `rows/threads.rs`.
+    THREAD_CHANGES = 104 in Indexes: (UserNo, Position) => Thread;
 
     // Other servers.
     /// The keys of other servers. Written by `rows/remote.rs`.

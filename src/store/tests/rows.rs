@@ -20,6 +20,7 @@ use stoa_store::{
         receipts::{Receipt, ReceiptKey},
         reports::Report,
         rooms::{Alias, Head, Member, Outside, OwnMembership, SentTxn, StateKeyName},
+        threads::{Thread, ThreadSubscription},
         tokens::{AccessToken, RefreshToken},
         users::User,
     },
@@ -161,6 +162,9 @@ fn accounts(page: &mut Page) {
         end: Some(End { ts: 1, event_id: Some(text("$e")), error: Some(text("{}")) }),
     };
     page.row("delayed event", &delayed);
+    let subscription = ThreadSubscription { subscribed: true, automatic: true, at: Position(300) };
+    page.row("thread subscription", &subscription);
+    page.row("thread", &Thread { room: RoomNo(1), root: text("$root") });
     let access = AccessToken {
         user: UserNo(1),
         device: text("phone"),

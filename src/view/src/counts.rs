@@ -2,7 +2,7 @@
 //! and continued from where they were worked out last. Nobody works them out while sending.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
     sync::Arc,
 };
@@ -30,6 +30,7 @@ use crate::{
     Error,
     push::{self, Context, Lacks},
     sync::Span,
+    threads,
 };
 
 /// How far back counting goes at most, in events, for who has read something in the room.
@@ -95,7 +96,7 @@ struct Read {
     main: Position,
     /// By the thread's root.
     threads: BTreeMap<String, Position>,
-    /// Where the push rules were changed last: others count otherwise.
+    /// Where the push rules, or the threads that are followed, were changed last: others count otherwise.
     rules: Option<Position>,
 }
 
@@ -115,7 +116,7 @@ struct Known {
     unread: Unread,
 }
 
-/// The push rules of a user, made ready, and where they were changed last.
+/// The push rules of a user, made ready, and where they, or the threads that the user follows, were changed last.
 pub(crate) type ReadyRules = (Arc<push::Rules>, Option<Position>);
 
 /// What was worked out before.
@@ -135,13 +136,14 @@ pub(crate) async fn rules(span: &Span<'_>) -> Result<ReadyRules, Error> {
     let (user, id) = (span.viewer.user_no, &span.viewer.user);
     let row = account_data::get(span.snapshot, user, None, push_rules::TYPE).await?;
     let at = row.map(|row| row.at);
-    if let Some(ready) = span.inner.counts.rules.get(&user).filter(|(_, known)| *known == at) {
-        return Ok(ready);
+    let followed_at = threads::last_change(span.snapshot, user).await?;
+    if let Some((rules, _)) = span.inner.counts.rules.get(&user).filter(|(_, known)| *known == at) {
+        return Ok((rules, at.max(followed_at)));
     }
     let (rules, at) = push_rules::get(span.snapshot, user, id).await?;
-    let ready = (Arc::new(push::Rules::of(&rules)), at);
-    span.inner.counts.rules.insert(user, ready.clone());
-    Ok(ready)
+    let rules = Arc::new(push::Rules::of(&rules));
+    span.inner.counts.rules.insert(user, (rules.clone(), at));
+    Ok((rules, at.max(followed_at)))
 }
 
 /// The counts of a room for who asks, up to the end of the answer.
@@ -253,7 +255,7 @@ impl Walk<'_> {
             self.ended.insert(thread);
             return Ok(());
         }
-        let (notifies, highlights) = self.judge.judge(event).await?;
+        let (notifies, highlights) = self.judge.judge(event, thread.as_deref()).await?;
         if notifies {
             let count = self.fresh.of(thread.as_deref());
             count.notifications += 1;
@@ -332,20 +334,27 @@ struct Judge<'a> {
     /// What rules asked for that costs something to know.
     name: Option<String>,
     powers: Option<Option<PushConditionPowerLevelsCtx>>,
+    /// The threads that the user follows.
+    followed: Option<Option<HashSet<String>>>,
 }
 
 impl<'a> Judge<'a> {
     fn new(span: &'a Span<'a>, room: RoomNo, head: &'a Head, rules: Arc<push::Rules>) -> Judge<'a> {
-        Judge { span, room, head, rules, room_id: None, name: None, powers: None }
+        Judge { span, room, head, rules, room_id: None, name: None, powers: None, followed: None }
     }
 
     /// Whether an event notifies, and whether it highlights.
-    async fn judge(&mut self, event: &StoredEvent) -> Result<(bool, bool), Error> {
+    async fn judge(&mut self, event: &StoredEvent, thread: Option<&str>) -> Result<(bool, bool), Error> {
         let span = self.span;
         if self.room_id.is_none() {
             self.room_id = Some(span.inner.store.names().room_id(span.snapshot, self.room).await?);
         }
         loop {
+            let follows = match (thread, &self.followed) {
+                (None, _) => Some(None),
+                (Some(root), Some(followed)) => Some(followed.as_ref().map(|all| all.contains(root))),
+                (Some(_), None) => None,
+            };
             let context = Context {
                 user: span.viewer.user.as_str(),
                 room: self.room_id.as_deref().unwrap_or_default(),
@@ -353,6 +362,7 @@ impl<'a> Judge<'a> {
                 joined: if self.head.partial { u32::MAX } else { self.head.joined },
                 name: self.name.as_deref(),
                 powers: self.powers.as_ref().map(Option::as_ref),
+                follows,
             };
             let lacks = match self.rules.ask(event, &context) {
                 Ok(actions) => {
@@ -364,6 +374,10 @@ impl<'a> Judge<'a> {
             match lacks {
                 Lacks::Name => self.name = Some(self.own_name().await?),
                 Lacks::Powers => self.powers = Some(self.room_powers().await?),
+                Lacks::Threads => {
+                    let user = span.viewer.user_no;
+                    self.followed = Some(span.inner.followed(span.snapshot, user, self.room).await?);
+                }
             }
         }
     }

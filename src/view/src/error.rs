@@ -15,6 +15,9 @@ pub enum Error {
     /// The connection of sliding sync is not there any more, or never was.
     #[error("This connection is not known any more; begin a new one")]
     UnknownPos,
+    /// An event is not in the thread that it is said to be in.
+    #[error("the event is not in that thread")]
+    NotInThread,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

@@ -20,6 +20,7 @@ mod sliding;
 mod spaces;
 mod state;
 mod sync;
+mod threads;
 mod time;
 mod token;
 mod wait;

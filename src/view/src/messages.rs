@@ -163,11 +163,7 @@ impl View {
     pub async fn event(&self, viewer: &Viewer, room: &OwnedRoomId, id: &EventId) -> Result<Vec<u8>, Error> {
         let snapshot = self.inner.store.snapshot().await?;
         let missing = || Error::NotFound("there is no such event");
-        let mut reach = match self.reach(&snapshot, viewer, room).await {
-            // Not being there and not being allowed look the same.
-            Err(Error::Forbidden(_)) => return Err(missing()),
-            other => other?,
-        };
+        let mut reach = self.reach_quietly(&snapshot, viewer, room).await?;
         let it = reach.event(id).await?;
         reach.render(&[it]).await?.pop().ok_or_else(missing)
     }
@@ -179,10 +175,7 @@ impl View {
     pub async fn sender(&self, viewer: &Viewer, room: &OwnedRoomId, id: &EventId) -> Result<String, Error> {
         let snapshot = self.inner.store.snapshot().await?;
         let missing = || Error::NotFound("the event was not found, or you are not joined to the room");
-        let mut reach = self.reach(&snapshot, viewer, room).await.map_err(|error| match error {
-            Error::Forbidden(_) => missing(),
-            other => other,
-        })?;
+        let mut reach = self.reach_quietly(&snapshot, viewer, room).await?;
         if !reach.eyes.is_joined() {
             return Err(missing());
         }

@@ -45,6 +45,8 @@ enum Condition {
     DisplayName,
     Members(RoomMemberCountIs),
     Power(NotificationPowerLevelsKey),
+    /// The event is in a thread that the user follows, or does not (MSC4306).
+    Thread(bool),
     /// What this server does not know applies to nothing.
     Never,
 }
@@ -71,6 +73,8 @@ pub(crate) struct Context<'a> {
     pub(crate) name: Option<&'a str>,
     /// Who may notify everyone; nothing where the room does not say.
     pub(crate) powers: Option<Option<&'a PushConditionPowerLevelsCtx>>,
+    /// Whether the user follows the thread of the event; nothing where it is in none, or the user follows none anywhere.
+    pub(crate) follows: Option<Option<bool>>,
 }
 
 /// What a rule asks for and the context does not say yet.
@@ -78,6 +82,7 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Lacks {
     Name,
     Powers,
+    Threads,
 }
 
 impl Rules {
@@ -108,7 +113,7 @@ impl Rules {
 
 fn conditions(rule: AnyPushRuleRef<'_>) -> Vec<Condition> {
     match rule {
-        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => {
+        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) | AnyPushRuleRef::PostContent(rule) => {
             rule.conditions.iter().map(Condition::of).collect()
         }
         AnyPushRuleRef::Content(rule) => vec![Condition::Matches(Property::Body, Glob::new(&rule.pattern))],
@@ -131,6 +136,7 @@ impl Condition {
             PushCondition::EventPropertyContains(data) => {
                 Condition::Contains(Property::of(&data.key), data.value.clone())
             }
+            PushCondition::ThreadSubscription(data) => Condition::Thread(data.subscribed),
             _ => Condition::Never,
         }
     }
@@ -261,6 +267,7 @@ impl<'a> Asked<'a> {
                 },
                 Condition::Members(count) => count.contains(&self.context.joined.into()),
                 Condition::Power(key) => self.may_notify(key)?,
+                Condition::Thread(wanted) => self.context.follows.ok_or(Lacks::Threads)? == Some(*wanted),
                 Condition::Never => false,
             };
             if !fits {

@@ -40,6 +40,19 @@ impl View {
         let present = eyes.present(head.root).await?.ok_or_else(outside)?;
         Ok(Reach { inner, snapshot, viewer, room, room_id: room_id.as_str(), eyes, present })
     }
+
+    /// The same for who asks after one event: not being there and not being allowed look the same.
+    pub(crate) async fn reach_quietly<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+        viewer: &'a Viewer,
+        room_id: &'a RoomId,
+    ) -> Result<Reach<'a>, Error> {
+        match self.reach(snapshot, viewer, room_id).await {
+            Err(Error::Forbidden(_)) => Err(Error::NotFound("there is no such event")),
+            other => other,
+        }
+    }
 }
 
 impl Reach<'_> {

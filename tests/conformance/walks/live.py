@@ -20,6 +20,12 @@ def counts(body, room) -> tuple:
     return unread.get("notification_count"), unread.get("highlight_count")
 
 
+@walk("relays for calls")
+def relays(h):
+    answer = h.person("alice").call("getTurnServer")
+    h.check("relays with a password", answer["uris"] and answer["password"] and answer["ttl"] > 0)
+
+
 @walk("receipts and unread counts")
 def read_receipts(h):
     alice, bob = h.newcomer("reader"), h.newcomer("writer")

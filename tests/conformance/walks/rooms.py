@@ -153,6 +153,33 @@ def membership(h):
     h.check("joined with a reason", alice.get_state(room, "m.room.member", bob.id).get("reason") == "here I am")
 
 
+@walk("invites that are not wanted")
+def invites_blocked(h):
+    alice, bob = h.person("alice"), h.newcomer("left-alone")
+    room = alice.create_room()
+    where = {"userId": bob.id, "type": "m.invite_permission_config"}
+    bob.call("setAccountData", where, body={"default_action": "block"})
+    alice.invite(room, bob, expect=403, errcode="M_INVITE_BLOCKED")
+    alice.set_state(room, "m.room.member", {"membership": "invite"}, bob.id, expect=403, errcode="M_INVITE_BLOCKED")
+    alice.call("createRoom", body={"invite": [bob.id]}, expect=(200, 403), errcode=("M_INVITE_BLOCKED", None))
+    bob.invite(bob.create_room(), alice, note="who blocks invites may invite")
+    bob.call("setAccountData", where, body={})
+    alice.invite(room, bob)
+
+
+@walk("rooms that two are in")
+def mutual_rooms(h):
+    alice, bob = h.newcomer("mutual"), h.newcomer("mutual")
+    rooms = {alice.create_room(invite=[bob.id]) for _ in range(3)}
+    for room in list(rooms)[:2]:
+        bob.join(room)
+    shared = alice.call("getMutualRooms", query={"user_id": bob.id})
+    h.check("both are joined", set(shared["joined"]) == set(list(rooms)[:2]) and shared["count"] == 2)
+    h.check("nobody is shared with strangers", alice.call("getMutualRooms", query={"user_id": "@nobody:localhost"})["joined"] == [])
+    alice.call("getMutualRooms", query={"user_id": alice.id}, expect=400, errcode="M_INVALID_PARAM")
+    alice.call("getMutualRooms", query={"user_id": bob.id, "from": "nowhere"}, expect=400, errcode="M_INVALID_PARAM")
+
+
 @walk("invites and joins refused")
 def joins_refused(h):
     alice, bob, carol = h.person("alice"), h.person("bob"), h.person("carol")

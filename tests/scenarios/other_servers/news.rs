@@ -140,6 +140,45 @@ async fn d3_08_who_is_not_ours_is_not_invited_here() {
 }
 
 #[tokio::test]
+async fn who_wants_no_invites_gets_none_from_others() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let (home, other) = (&meeting.home, &meeting.other);
+    let alice = home.user("alice").await;
+    let ask = async |room: &str| {
+        let (id, event) = other.event(json!({
+            "type": "m.room.member", "room_id": room, "sender": other.user("bob"), "state_key": alice.id,
+            "content": { "membership": "invite" }, "origin_server_ts": 1_700_000_000_000_u64, "depth": 7,
+            "prev_events": ["$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+            "auth_events": ["$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        }));
+        let body = json!({ "room_version": "11", "event": event, "invite_room_state": [] });
+        other.put(home, &format!("/_matrix/federation/v2/invite/{}/{}", encode(room), encode(&id)), &body).await
+    };
+    let [before, blocked, filtered, ignored, after] =
+        ["a", "b", "c", "d", "e"].map(|n| format!("!{n}:{}", other.name()));
+    ask(&before).await.ok();
+    alice.set_account_data(None, "m.invite_permission_config", json!({ "default_action": "block" })).await.ok();
+    ask(&blocked).await.expect(403, "M_INVITE_BLOCKED");
+    assert!(alice.sync().await.invited(&before).is_null());
+    alice.set_account_data(None, "m.invite_permission_config", json!({})).await.ok();
+    let filters = "org.matrix.msc4155.invite_permission_config";
+    alice.set_account_data(None, filters, json!({ "blocked_servers": ["local*"] })).await.ok();
+    ask(&filtered).await.expect(403, "M_INVITE_BLOCKED");
+    alice.set_account_data(None, filters, json!({ "ignored_users": ["@bob:*"] })).await.ok();
+    ask(&ignored).await.ok();
+    assert!(alice.sync().await.invited(&ignored).is_null());
+    alice.set_account_data(None, filters, json!({})).await.ok();
+    ask(&after).await.ok();
+    let sync = alice.sync().await;
+    for room in [&before, &ignored, &after] {
+        assert!(sync.invited(room).is_object(), "{room}");
+    }
+    for room in [&blocked, &filtered] {
+        assert!(sync.invited(room).is_null(), "{room}");
+    }
+}
+
+#[tokio::test]
 async fn d3_27_what_an_invite_shows_hurts_nobody() {
     let Some(meeting) = Meeting::new().await else { return };
     let (home, other) = (&meeting.home, &meeting.other);

@@ -12,6 +12,9 @@ use crate::{Error, Position, Snapshot, UserNo};
 /// The event type of push rules in account data.
 pub const TYPE: &str = "m.push_rules";
 
+/// The kind of rules between `content` and `room` to which users cannot add any (MSC4306).
+pub const POSTCONTENT: &str = "postcontent";
+
 #[derive(Deserialize)]
 struct Content {
     global: Ruleset,
@@ -43,7 +46,7 @@ pub fn json(rules: &Ruleset) -> Vec<u8> {
 pub fn global(rules: &Ruleset) -> Value {
     // A rule set has string keys only, so it cannot fail.
     let mut all = serde_json::to_value(rules).unwrap_or_default();
-    for kind in ["override", "content", "room", "sender", "underride"] {
+    for kind in ["override", "content", POSTCONTENT, "room", "sender", "underride"] {
         if all.get(kind).is_none() {
             all[kind] = json!([]);
         }

@@ -17,6 +17,9 @@ const MOST_MESSAGES: u64 = 1000;
 /// The same where the client does not say.
 const MESSAGES: u64 = 100;
 
+/// The extension for subscriptions to threads (MSC4308).
+const THREADS: &str = "io.element.msc4308.thread_subscriptions";
+
 /// The answer's `extensions`.
 pub(super) struct Extensions {
     pub(super) json: Vec<u8>,
@@ -48,6 +51,9 @@ impl Look<'_> {
         if wanted.typing.enabled {
             news |= self.typing(&mut object, &self.scope(window, &wanted.typing));
         }
+        if wanted.threads.enabled {
+            news |= self.threads(&mut object).await?;
+        }
         object.end();
         Ok(Extensions { json, news })
     }
@@ -58,6 +64,21 @@ impl Look<'_> {
             it.lists.iter().any(|list| scope.has_list(list)) || (it.subscribed && scope.has_room(&it.id))
         };
         window.iter().filter(meant).copied().collect()
+    }
+
+    async fn threads(&self, object: &mut Object<'_>) -> Result<bool, Error> {
+        let (span, user) = (self.span, self.span.viewer.user_no);
+        let after = self.asked.from.map_or(Position::MIN, |from| from.position);
+        if span.inner.store.who().user_last(user) <= after && after > Position::MIN {
+            return Ok(false);
+        }
+        let limit = self.asked.request.body.extensions.threads.limit;
+        let changes = span.inner.thread_changes(span.snapshot, user, (after, span.to.position), limit).await?;
+        let news = !changes.is_empty();
+        if news {
+            object.raw(THREADS, changes.json("prev_batch").to_string().as_bytes());
+        }
+        Ok(news)
     }
 
     async fn to_device(&self, object: &mut Object<'_>) -> Result<bool, Error> {

@@ -139,6 +139,9 @@ pub struct Extensions {
     pub receipts: Scope,
     /// Who types (MSC3961).
     pub typing: Scope,
+    /// Subscriptions to threads (MSC4308).
+    #[serde(rename = "io.element.msc4308.thread_subscriptions", alias = "thread_subscriptions")]
+    pub threads: Threads,
 }
 
 /// Messages to the device.
@@ -151,6 +154,16 @@ pub struct ToDevice {
     pub limit: Option<u64>,
     /// The `next_batch` of the last answer: what came up to then is done with.
     pub since: Option<String>,
+}
+
+/// Subscriptions to threads.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Threads {
+    /// Whether they are wanted.
+    pub enabled: bool,
+    /// How many changes.
+    pub limit: Option<u64>,
 }
 
 /// Whether an extension is wanted, and of which rooms.
