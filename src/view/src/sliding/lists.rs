@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use serde::Deserialize;
 use stoa_store::{
-    Direction, Membership, Position, RoomNo, Snapshot,
+    Direction, Membership, Position, RoomNo, Snapshot, UserNo,
     rows::{account_data, rooms::OwnMembership},
     schema,
     state::Class,
@@ -31,6 +31,8 @@ const BUMPING: [&str; 7] = [
 ];
 /// How many events are looked at to find such a one.
 const LOOKED_AT: usize = 100;
+/// How many bytes of memberships are remembered.
+const MEMBERSHIPS_BYTES: u64 = 16 << 20;
 
 /// A room that is wanted.
 pub(super) struct Candidate {
@@ -72,15 +74,38 @@ struct Last {
     bump: Option<Position>,
 }
 
-/// When something last happened in rooms, and of what kind rooms are: what lists are made by.
+/// Everything that a user has to do with, as it was at a position.
+#[derive(Clone)]
+struct Memberships {
+    at: Position,
+    rows: Arc<Vec<(RoomNo, OwnMembership)>>,
+}
+
+/// About how many bytes they take.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<UserNo, Memberships> for Bytes {
+    fn weight(&self, _: &UserNo, known: &Memberships) -> u64 {
+        let shown = |own: &OwnMembership| own.stripped.as_ref().map_or(0, |stripped| stripped.len());
+        known.rows.iter().map(|(_, own)| (size_of::<(RoomNo, OwnMembership)>() + shown(own)) as u64).sum::<u64>() + 64
+    }
+}
+
+/// When something last happened in rooms, of what kind rooms are, and who is in which: what lists are made by.
 pub(crate) struct Activity {
+    memberships: Cache<UserNo, Memberships, Bytes>,
     last: Cache<RoomNo, Last>,
     kinds: Cache<RoomNo, Option<Arc<str>>>,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        Activity { last: Cache::new(50_000), kinds: Cache::new(50_000) }
+        Activity {
+            memberships: Cache::with_weighter(1000, MEMBERSHIPS_BYTES, Bytes),
+            last: Cache::new(50_000),
+            kinds: Cache::new(50_000),
+        }
     }
 }
 
@@ -140,11 +165,11 @@ impl Look<'_> {
 
     /// The user's rooms, those first in which something happened last.
     async fn ordered(&self) -> Result<Vec<(RoomNo, OwnMembership)>, Error> {
-        let user = self.span.viewer.user_no;
-        let rows = self.span.snapshot.scan(&schema::MEMBERSHIPS, &user, Direction::Forward, usize::MAX).await?;
+        let rows = self.memberships().await?;
         let mut ordered = Vec::with_capacity(rows.len());
-        for ((_, room), own) in rows {
-            let Some(own) = self.span.at_end(own) else { continue };
+        for (room, own) in rows.iter() {
+            let room = *room;
+            let Some(own) = self.span.at_end(own.clone()) else { continue };
             if !self.is_listed(room, &own).await? {
                 continue;
             }
@@ -156,6 +181,21 @@ impl Look<'_> {
         }
         ordered.sort_by_key(|(at, room, _)| std::cmp::Reverse((*at, *room)));
         Ok(ordered.into_iter().map(|(_, room, own)| (room, own)).collect())
+    }
+
+    /// The user's memberships. They are read again only when something has changed for the user.
+    async fn memberships(&self) -> Result<Arc<Vec<(RoomNo, OwnMembership)>>, Error> {
+        let (inner, user) = (self.span.inner, self.span.viewer.user_no);
+        let known = &inner.activity.memberships;
+        let changed = inner.store.who().user_last(user);
+        if let Some(known) = known.get(&user).filter(|known| changed <= known.at) {
+            return Ok(known.rows);
+        }
+        let rows = self.span.snapshot.scan(&schema::MEMBERSHIPS, &user, Direction::Forward, usize::MAX).await?;
+        let rows: Arc<Vec<_>> = Arc::new(rows.into_iter().map(|((_, room), own)| (room, own)).collect());
+        // What the snapshot has beyond this changes the user later than this.
+        known.insert(user, Memberships { at: self.span.to.position, rows: rows.clone() });
+        Ok(rows)
     }
 
     /// Rooms that the user left are listed only to say so; those that others put the user out of, always.
