@@ -149,7 +149,17 @@ fn rooms(page: &mut Page) {
 }
 
 fn accounts(page: &mut Page) {
-    page.row("user", &User { created: 1, admin: true, deactivated: Some(2), erased: true });
+    let user = User {
+        created: 1,
+        admin: true,
+        deactivated: Some(2),
+        erased: true,
+        locked: true,
+        suspended: true,
+        guest: true,
+        agreed: vec![text("terms_of_service 1.2")],
+    };
+    page.row("user", &user);
     let device = Device { name: Some(text("Phone")), created: 1, seen_ts: Some(2), seen_ip: Some(text("::1")) };
     page.row("device", &device);
     let delayed = Delayed {
