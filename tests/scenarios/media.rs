@@ -2,9 +2,9 @@
 
 mod previews;
 
-use stoa_kit::{Method, User, json};
+use stoa_kit::{Home, Method, User, json};
 
-use crate::home;
+use crate::{home, own, strict};
 
 /// A PNG of one red dot.
 const PNG: &[u8] = &[
@@ -63,18 +63,31 @@ async fn another_file_name_can_be_asked_for() {
 }
 
 #[tokio::test]
-async fn what_a_browser_might_run_is_only_for_saving() {
+async fn d3_43_what_a_browser_might_run_is_only_for_saving() {
     let home = home().await;
     let alice = home.user("alice").await;
-    for kind in ["text/html", "TEXT/HTML", "image/svg+xml", "application/javascript", "text/html; charset=utf-8"] {
+    let kinds = [
+        "text/html",
+        "TEXT/HTML",
+        "Text/Html ;charset=x",
+        "image/SVG+xml",
+        "application/javascript",
+        "text/html; charset=utf-8",
+    ];
+    for kind in kinds {
         let media = upload(&alice, "", kind, b"<script>alert(1)</script>").await;
         let reply = alice.get(&download(&media)).await;
         assert!(reply.header("content-disposition").starts_with("attachment"), "{kind}: {:?}", reply.headers);
         assert!(reply.header("content-security-policy").contains("sandbox"), "{kind}: {:?}", reply.headers);
+        assert!(reply.header("content-security-policy").contains("default-src 'none'"), "{kind}: {:?}", reply.headers);
         assert_eq!(reply.header("cross-origin-resource-policy"), "cross-origin");
+        assert!(!strict() || reply.header("x-content-type-options") == "nosniff", "{kind}: {:?}", reply.headers);
     }
-    let media = upload(&alice, "", "image/png", PNG).await;
-    assert!(alice.get(&download(&media)).await.header("content-disposition").starts_with("inline"));
+    for kind in ["image/png", "IMAGE/PNG", "Image/Png; q=1"] {
+        let media = upload(&alice, "", kind, PNG).await;
+        let reply = alice.get(&download(&media)).await;
+        assert!(reply.header("content-disposition").starts_with("inline"), "{kind}: {:?}", reply.headers);
+    }
 }
 
 #[tokio::test]
@@ -107,15 +120,80 @@ async fn what_is_no_picture_has_no_thumbnail_and_breaks_nothing() {
 }
 
 #[tokio::test]
-async fn unknown_media_and_odd_paths_are_not_found() {
+async fn d3_37_no_path_leads_out_of_the_files() {
     let home = home().await;
     let alice = home.user("alice").await;
     let server = alice.server();
     alice.get(&download(&format!("{server}/nothing"))).await.expect(404, "M_NOT_FOUND");
-    for odd in ["..%2F..%2Fetc%2Fpasswd", "%00", "..", "a%2Fb"] {
-        let reply = alice.get(&download(&format!("{server}/{odd}"))).await;
-        assert!(reply.status == 400 || reply.status == 404, "{odd}: {reply:?}");
+    let odd = [
+        "..%2F..%2Fetc%2Fpasswd",
+        "%00",
+        "..",
+        "a%2Fb",
+        "..%5C..%5Cx",
+        "%2e%2e",
+        "%252e%252e%252fx",
+        "unfinished",
+        "remote",
+    ];
+    for odd in odd {
+        for path in ["download", "thumbnail"] {
+            let query = "width=32&height=32";
+            let reply = alice.get(&format!("/_matrix/client/v1/media/{path}/{server}/{odd}?{query}")).await;
+            assert!(reply.status == 400 || reply.status == 404, "{odd}: {reply:?}");
+        }
+        let path = format!("/_matrix/media/v3/upload/{server}/{odd}");
+        let reply = alice.raw(Method::PUT, &path, "text/plain", "x").await;
+        crate::refused(&reply);
     }
+    for server in ["..", "..%2F..", "%00", "a%2Fb"] {
+        // Two dots are the name of a server by the grammar, but of none that is there.
+        let reply = alice.get(&download(&format!("{server}/abc"))).await;
+        assert!([400, 404, 502].contains(&reply.status), "{server}: {reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn d3_38_no_content_type_gets_past_the_limit_of_a_body() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let large = vec![b' '; 20 << 20];
+    let kinds = [
+        "multipart/form-data; boundary=x",
+        "multipart/mixed",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "x",
+        "\u{e9}",
+    ];
+    for kind in kinds {
+        for path in ["/createRoom", "/login", "/keys/upload"] {
+            let request = alice.client().attempt(Method::POST, path, Some(&alice.token), kind, large.clone().into());
+            // A server may also close the connection on a client that goes on sending.
+            if let Ok(reply) = request.await {
+                reply.expect(413, "M_TOO_LARGE");
+            }
+        }
+    }
+    alice.get("/account/whoami").await.ok();
+}
+
+#[tokio::test]
+async fn d3_40_files_of_others_are_for_those_who_log_in_and_not_without_end() {
+    let Some(launch) = own() else { return };
+    let file = launch.folder().join("stoa.toml");
+    std::fs::write(&file, "[limits]\nremote_media = { per_second = 0.01, burst = 3 }").expect("a file");
+    let home = Home::launch(launch.env("STOA_CONFIG", &file.display().to_string()).env("STOA_RATE_LIMITS", "on")).await;
+    let alice = home.user("alice").await;
+    let far = |n: usize| download(&format!("127.0.0.1:1/File{n}"));
+    home.get(&far(0)).await.expect(401, "M_MISSING_TOKEN");
+    home.get("/_matrix/media/v3/download/127.0.0.1:1/File0").await.expect(404, "M_NOT_FOUND");
+    for n in 0..3 {
+        alice.get(&far(n)).await.expect(502, "M_UNKNOWN");
+    }
+    alice.get(&far(3)).await.expect(429, "M_LIMIT_EXCEEDED");
+    let thumbnail = "/_matrix/client/v1/media/thumbnail/127.0.0.1:1/File4?width=32&height=32";
+    alice.get(thumbnail).await.expect(429, "M_LIMIT_EXCEEDED");
 }
 
 #[tokio::test]

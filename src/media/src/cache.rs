@@ -27,7 +27,7 @@ const PAGE: usize = 10_000;
 impl Media {
     /// A file that is here, bytes and all.
     pub(crate) async fn cached(&self, hash: &str) -> Result<Option<RemoteMedia>, Error> {
-        let Some(row) = self.remote_row(hash).await? else { return Ok(None) };
+        let Some(row) = self.remote_row(hash).await?.filter(|row| !self.is_too_old(row)) else { return Ok(None) };
         // Somebody may have deleted the folder: it can all be had again.
         let there = fs::metadata(self.inner.remote_files.of(hash)).await;
         Ok(there.is_ok_and(|there| there.len() == row.file.size).then_some(row))
@@ -114,6 +114,16 @@ impl Media {
                 return Ok(());
             }
             self.forget_these(oldest, total).await?;
+        }
+    }
+
+    /// Forgets a file, if it is still there.
+    pub(crate) async fn forget_one(&self, hash: &str) -> Result<(), Error> {
+        let mut total = self.inner.cached_bytes.lock().await;
+        // It may have come again meanwhile.
+        match self.remote_row(hash).await?.filter(|row| self.is_too_old(row)) {
+            Some(row) => self.forget_these(vec![((row.used, hash.to_owned()), row.file.size)], &mut total).await,
+            None => Ok(()),
         }
     }
 

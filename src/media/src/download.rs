@@ -104,7 +104,10 @@ impl Media {
             arrived.as_mut().enable();
             match self.row(id).await? {
                 None => return Err(Error::NotFound("there is no such file")),
-                Some(Row { file: Some(file), .. }) => return Ok(file),
+                Some(row) if row.file.is_some() => {
+                    self.used_ours(id, &row).await?;
+                    return row.file.ok_or(Error::NotYetUploaded);
+                }
                 Some(Row { expires: Some(expires), .. }) if expires <= self.inner.env.now_ms() => {
                     return Err(Error::NotFound("the file never came"));
                 }

@@ -14,6 +14,7 @@ mod moving;
 mod multipart;
 mod previews;
 mod resize;
+mod retention;
 mod sweep;
 mod thumbnail;
 mod upload;
@@ -31,6 +32,7 @@ pub use crate::{
     error::Error,
     multipart::read_multipart,
     previews::PreviewConfig,
+    retention::Retention,
     thumbnail::{Method, Thumbnail, ThumbnailRequest},
     upload::{About, Pending, Upload},
 };
@@ -49,6 +51,10 @@ pub struct Config {
     pub remote_cache: Option<u64>,
     /// How long other servers' files are kept after their last use, in milliseconds, if there is a limit.
     pub remote_cache_ms: Option<u64>,
+    /// How long other servers' files are kept after they came, in milliseconds, if there is a limit. They are asked for again.
+    pub remote_age_ms: Option<u64>,
+    /// How long the files of this server are kept. Nobody has them again.
+    pub local: Retention,
     /// How many bytes of files a user may upload in all, if there is a limit.
     pub user_quota: Option<u64>,
     /// Whether files are also served to who shows no access token.
@@ -74,6 +80,8 @@ impl Config {
             max_remote: 100 << 20,
             remote_cache: Some(10 << 30),
             remote_cache_ms: None,
+            remote_age_ms: None,
+            local: Retention::default(),
             user_quota: None,
             allow_unauthenticated: false,
             max_pixels: 32_000_000,

@@ -13,6 +13,7 @@ use image::{
 use crate::{
     Error, Method, Thumbnail, ThumbnailRequest,
     tests::{NOW, World, world},
+    thumbnail::Target,
 };
 
 /// A frame of one colour, another for each.
@@ -165,6 +166,42 @@ async fn d3_39_nothing_else_is_decoded_whatever_it_is_called() {
             for animated in [false, true] {
                 assert!(matches!(ask(&world, &id, 32, animated).await, Err(Error::NoThumbnail)), "{kind} {bytes:?}");
             }
+        }
+    }
+}
+
+/// A picture that is broken in any way is an error, or another picture; never a panic, which would show here.
+#[test]
+fn d3_41_broken_pictures_break_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("picture");
+    let mut jpeg = Cursor::new(Vec::new());
+    image::DynamicImage::ImageRgba8(frame(1, 40)).into_rgb8().write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+    let target = Target { width: 32, height: 32, method: Method::Crop };
+    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut dice = |sides: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % sides as u64) as usize
+    };
+    let rounds = if std::env::var_os("STOA_LONG").is_some() { 20_000 } else { 300 };
+    for whole in [gif(3, 40), apng(3, 40), webp(3, 40), jpeg.into_inner()] {
+        for _ in 0..rounds {
+            let mut bytes = whole.clone();
+            for _ in 0..=dice(4) {
+                let at = dice(bytes.len());
+                match dice(4) {
+                    0 => bytes[at] = dice(256) as u8,
+                    1 => bytes[at] ^= 1 << dice(8),
+                    2 => bytes.truncate(at.max(16)),
+                    _ => drop(bytes.splice(at..at, vec![0xff; 1 + dice(8)])),
+                }
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            let _ = crate::moving::moves(&path, 100_000);
+            let _ = crate::moving::resize(&path, target, 100_000);
+            let _ = crate::resize::resize(&path, target, 100_000);
         }
     }
 }

@@ -403,6 +403,26 @@ async fn what_is_old_goes() {
 }
 
 #[tokio::test]
+async fn what_came_long_ago_is_asked_for_again() {
+    let mut world = world().await;
+    world.reopen(|config| config.remote_age_ms = Some(24 * 3_600_000));
+    world.net.serve(|_| file(1000));
+    for id in ["Used", "Unused"] {
+        world.far(id).await.unwrap();
+    }
+    world.clock.0.fetch_add(23 * 3_600_000, Ordering::SeqCst);
+    world.far("Used").await.unwrap();
+    assert_eq!(world.net.asked().len(), 2);
+    world.clock.0.fetch_add(3_600_000, Ordering::SeqCst);
+    world.far("Used").await.unwrap();
+    assert_eq!(world.net.asked().len(), 3);
+    let after = world.media.retain(Whose::Theirs, None).await.unwrap();
+    assert_eq!(world.media.retain(Whose::Theirs, after).await.unwrap(), None);
+    assert_eq!(world.files(), 1);
+    assert!(world.is_kept("Used") && !world.is_kept("Unused"));
+}
+
+#[tokio::test]
 async fn a_folder_that_was_deleted_fills_again() {
     let world = world().await;
     world.net.serve(|_| file(1000));

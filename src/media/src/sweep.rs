@@ -32,11 +32,18 @@ impl Media {
         let mut ticks = interval(PAUSE);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut ours, mut theirs) = (None, None);
+        let (mut our_rows, mut their_rows) = (None, None);
         loop {
             ticks.tick().await;
             for (whose, after) in [(Whose::Ours, &mut ours), (Whose::Theirs, &mut theirs)] {
                 *after = self.sweep(whose, after.as_deref()).await.unwrap_or_else(|why| {
                     tracing::warn!(%why, "cannot look for files that nobody can ask for");
+                    None
+                });
+            }
+            for (whose, after) in [(Whose::Ours, &mut our_rows), (Whose::Theirs, &mut their_rows)] {
+                *after = self.retain(whose, after.take()).await.unwrap_or_else(|why| {
+                    tracing::warn!(%why, "cannot forget files that are kept no longer");
                     None
                 });
             }

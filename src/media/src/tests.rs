@@ -299,3 +299,63 @@ async fn a_quota_is_for_all_files_of_a_user_together() {
     media.fill(upload, &pending.id, BOB, About::default()).await.unwrap();
     assert!(matches!(put(BOB, 1).await, Err(Error::Forbidden(_))));
 }
+
+/// Follows a round of what is done a little each minute.
+async fn retain(world: &World, whose: Whose) {
+    let mut after = None;
+    loop {
+        after = world.media.retain(whose, after).await.unwrap();
+        if after.is_none() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_go_when_the_settings_say_so_and_no_longer_count() {
+    let mut world = world().await;
+    let start = world.clock.0.load(Ordering::Relaxed);
+    let hour = 60 * 60 * 1000;
+    let (old, used) = (world.upload(&[1; 600], "text/plain").await, world.upload(&[2; 300], "text/plain").await);
+    world.clock.0.store(start + 100 * hour, Ordering::Relaxed);
+    retain(&world, Whose::Ours).await;
+    assert_eq!(world.read(&old, 0, 1).await, [1], "without a rule nothing goes");
+    world.reopen(|config| {
+        config.user_quota = Some(1000);
+        config.local = crate::Retention { age_ms: Some(500 * hour), unused_ms: Some(200 * hour) };
+    });
+    world.read(&used, 0, 1).await;
+    let fresh = world.upload(&[3; 100], "text/plain").await;
+    let small = world.media.inner.files.thumbnails(&old);
+    std::fs::create_dir_all(&small).unwrap();
+    world.clock.0.store(start + 200 * hour, Ordering::Relaxed);
+    retain(&world, Whose::Ours).await;
+    let gone = world.media.open(&world.here, &old, NOW).await;
+    assert!(matches!(gone, Err(Error::NotFound(_))));
+    assert!(!world.media.inner.files.of(&old).exists() && !small.exists());
+    assert_eq!((world.read(&used, 0, 1).await, world.read(&fresh, 0, 1).await), (vec![2], vec![3]));
+    assert!(matches!(world.media.begin(ALICE, Some(601)).await, Err(Error::Forbidden(_))));
+    world.media.begin(ALICE, Some(600)).await.expect("what is gone counts no longer");
+    // However often it is used, it is too old in the end.
+    for hours in [350, 499] {
+        world.clock.0.store(start + hours * hour, Ordering::Relaxed);
+        world.read(&used, 0, 1).await;
+        retain(&world, Whose::Ours).await;
+    }
+    world.clock.0.store(start + 500 * hour, Ordering::Relaxed);
+    retain(&world, Whose::Ours).await;
+    assert!(matches!(world.media.open(&world.here, &used, NOW).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
+async fn ids_whose_files_never_came_are_forgotten() {
+    let world = world().await;
+    let pending = world.media.reserve(ALICE).await.unwrap();
+    retain(&world, Whose::Ours).await;
+    world.media.may_fill(&world.here, &pending.id, ALICE).await.unwrap();
+    world.clock.0.store(pending.expires, Ordering::Relaxed);
+    retain(&world, Whose::Ours).await;
+    let snapshot = world.media.inner.store.snapshot().await.unwrap();
+    assert!(!snapshot.has(&stoa_store::schema::MEDIA, &pending.id).await.unwrap());
+    assert!(!snapshot.has(&stoa_store::schema::MEDIA_PENDING, &(ALICE, pending.id)).await.unwrap());
+}

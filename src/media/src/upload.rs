@@ -126,7 +126,7 @@ impl Media {
     pub async fn keep(&self, upload: Upload, uploader: UserNo, about: About) -> Result<String, Error> {
         let about = about.check()?;
         let id = self.new_id();
-        let row = Row { uploader, created: self.inner.env.now_ms(), file: None, expires: None };
+        let row = Row { uploader, created: self.inner.env.now_ms(), file: None, expires: None, used: None };
         self.settle(upload, &id, row, about).await?;
         Ok(id)
     }
@@ -190,7 +190,7 @@ impl Media {
             return Err(Error::TooManyPending { retry_after_ms: first - now });
         }
         let (id, expires) = (self.new_id(), now + config.pending_ms);
-        media::reserve(&mut tx, &id, &Row { uploader, created: now, file: None, expires: Some(expires) });
+        media::reserve(&mut tx, &id, &Row { uploader, created: now, file: None, expires: Some(expires), used: None });
         self.inner.store.commit(tx).await?;
         Ok(Pending { id, expires })
     }
@@ -223,7 +223,7 @@ impl Media {
     }
 
     /// How many bytes a user's files have.
-    async fn total(&self, snapshot: &Snapshot, user: UserNo) -> Result<u64, Error> {
+    pub(crate) async fn total(&self, snapshot: &Snapshot, user: UserNo) -> Result<u64, Error> {
         Ok(snapshot.get(&schema::MEDIA_TOTALS, &user).await?.unwrap_or(0))
     }
 

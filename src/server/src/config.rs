@@ -158,6 +158,12 @@ pub struct MediaConfig {
     pub remote_cache: Size,
     /// How many days after its last use such a file is kept; `0` for no limit.
     pub remote_cache_days: u64,
+    /// How many days after it came such a file is asked for again; `0` for never.
+    pub remote_days: u64,
+    /// How many days after it came a file of this server is deleted; `0` for never.
+    pub local_days: u64,
+    /// How many days after its last use a file of this server is deleted; `0` for never.
+    pub local_unused_days: u64,
     /// Whether the endpoints without authentication are served too, for old clients.
     pub allow_unauthenticated: bool,
 }
@@ -228,6 +234,9 @@ impl Default for MediaConfig {
             max_remote: Size(100 << 20),
             remote_cache: Size(10 << 30),
             remote_cache_days: 0,
+            remote_days: 0,
+            local_days: 0,
+            local_unused_days: 0,
             allow_unauthenticated: false,
         }
     }
@@ -424,12 +433,18 @@ impl Config {
     /// What this means for files.
     pub fn media(&self) -> stoa_media::Config {
         let limit = |value: u64| Some(value).filter(|value| *value > 0);
+        let days = |days: u64| limit(days.saturating_mul(24 * 60 * 60 * 1000));
         stoa_media::Config {
             max_upload: self.media.max_upload.0,
             user_quota: limit(self.media.user_quota.0),
             max_remote: self.media.max_remote.0,
             remote_cache: limit(self.media.remote_cache.0),
-            remote_cache_ms: limit(self.media.remote_cache_days.saturating_mul(24 * 60 * 60 * 1000)),
+            remote_cache_ms: days(self.media.remote_cache_days),
+            remote_age_ms: days(self.media.remote_days),
+            local: stoa_media::Retention {
+                age_ms: days(self.media.local_days),
+                unused_ms: days(self.media.local_unused_days),
+            },
             allow_unauthenticated: self.media.allow_unauthenticated,
             ..stoa_media::Config::in_folder(self.data.join("media"))
         }

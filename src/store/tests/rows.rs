@@ -206,7 +206,7 @@ fn accounts(page: &mut Page) {
     page.row("backup version", &version);
     page.row("fallback key", &FallbackKey { id: text("AAAA"), json: b"{}".to_vec(), used: true });
     let file = File { size: 5, content_type: Some(text("image/png")), name: Some(text("a.png")) };
-    let media = Media { uploader: UserNo(1), created: 2, file: Some(file), expires: Some(3) };
+    let media = Media { uploader: UserNo(1), created: 2, file: Some(file), expires: Some(3), used: Some(4) };
     page.row("media", &media);
 }
 

@@ -17,6 +17,9 @@ pub struct Media {
     /// Until when an id without a file can be used, in milliseconds since 1970.
     #[n(3)]
     pub expires: Option<u64>,
+    /// When the file was used last, more or less, in milliseconds since 1970; it is noted only where the settings need it.
+    #[n(4)]
+    pub used: Option<u64>,
 }
 cbor_value!(Media);
 
@@ -47,6 +50,19 @@ pub fn put(tx: &mut Tx, id: &str, media: &Media, total: u64) {
     tx.put(&schema::MEDIA, &id.to_owned(), media);
     tx.put(&schema::MEDIA_TOTALS, &media.uploader, &total);
     tx.delete(&schema::MEDIA_PENDING, &(media.uploader, id.to_owned()));
+}
+
+/// Notes that a file was used.
+pub fn used(tx: &mut Tx, id: &str, media: &Media) {
+    tx.put(&schema::MEDIA, &id.to_owned(), media);
+}
+
+/// Forgets an id and its file, if there is one; `total` is what its uploader's files had until now, in bytes.
+pub fn forget(tx: &mut Tx, id: &str, media: &Media, total: u64) {
+    delete(tx, id, media.uploader);
+    if let Some(file) = &media.file {
+        tx.put(&schema::MEDIA_TOTALS, &media.uploader, &total.saturating_sub(file.size));
+    }
 }
 
 /// Forgets an id, and that its file was to come.
