@@ -322,3 +322,24 @@ async fn they_end_with_the_account() {
     assert!(bob.sync_since(&token).await.bodies(&room).is_empty());
     drop(home);
 }
+
+#[tokio::test]
+async fn who_may_not_speak_now_does_not_speak_later() {
+    let Some(launch) = own() else { return };
+    let home = Home::launch(launch).await;
+    let (root, alice, bob) = (home.administrator().await, home.user("alice").await, home.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let measure = |what: &str, user: &User| format!("/_matrix/client/v1/admin/{what}/{}", encode(&user.id));
+    let (due, waits) = (schedule(&alice, &room, 700, "a").await, schedule(&alice, &room, LONG, "b").await);
+    let locked = schedule(&bob, &room, 700, "c").await;
+    root.put(&measure("suspend", &alice), json!({ "suspended": true })).await.ok();
+    root.put(&measure("lock", &bob), json!({ "locked": true })).await.ok();
+    schedule_as(&alice, &room, "t", json!({ "delay_ms": 1, "content": {} })).await.expect(403, "M_USER_SUSPENDED");
+    act(&alice, &waits, "send").await.expect(403, "M_USER_SUSPENDED");
+    act(&alice, &waits, "cancel").await.ok();
+    assert_eq!(over(&alice, &due).await["error"]["errcode"], "M_USER_SUSPENDED");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    root.put(&measure("lock", &bob), json!({ "locked": false })).await.ok();
+    assert_eq!(over(&bob, &locked).await["error"]["errcode"], "M_USER_LOCKED");
+    assert!(bob.sync().await.bodies(&room).is_empty());
+}

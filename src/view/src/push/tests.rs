@@ -15,7 +15,7 @@ fn ask<'a>(rules: &'a Rules, event: &Value, context: &Context<'_>) -> Result<&'a
 }
 
 fn context<'a>() -> Context<'a> {
-    Context { user: "@a:b", room: "!r:a", joined: 2, name: Some("A*"), powers: Some(None) }
+    Context { user: "@a:b", room: "!r:a", joined: 2, name: Some("A*"), powers: Some(None), follows: Some(None) }
 }
 
 fn rule(id: &str, pattern: &str) -> PatternedPushRule {
@@ -57,6 +57,10 @@ fn what_costs_something_is_asked_for_only_when_a_rule_does() {
     let everyone = json!({ "type": "m.room.message", "sender": "@b:b",
         "content": { "body": "hello", "m.mentions": { "room": true } } });
     assert_eq!(ask(&rules, &everyone, &unknown()).unwrap_err(), Lacks::Powers);
+    let thread = |follows| Context { follows, ..context() };
+    assert_eq!(ask(&rules, &message("@b:b", "hello"), &thread(None)).unwrap_err(), Lacks::Threads);
+    assert!(ask(&rules, &message("@b:b", "hello"), &thread(Some(Some(false)))).unwrap().is_empty());
+    assert!(!ask(&rules, &message("@b:b", "hello"), &thread(Some(Some(true)))).unwrap().is_empty());
     let named = json!({ "override": [{ "actions": ["notify"], "default": false, "enabled": true, "rule_id": "n",
         "conditions": [{ "kind": "contains_display_name" }] }] });
     let rules = Rules::of(&serde_json::from_value(named).unwrap());
