@@ -22,6 +22,7 @@ sync getRoomEvents getEventContext getOneRoomEvent getMembersByRoom getJoinedMem
 getRelatingEvents getRelatingEventsWithRelType getRelatingEventsWithRelTypeAndEventType getThreadRoots
 getMutualRooms getTurnServer
 upgradeRoom getSpaceHierarchy getRoomSummary getEventByTimestamp
+search searchUserDirectory
 setTyping postReceipt setReadMarker reportEvent reportRoom reportUser getPresence setPresence
 uploadContent getConfigAuthed getContentAuthed getContentOverrideNameAuthed getContentThumbnailAuthed getUrlPreviewAuthed getUrlPreview
 """.split())

@@ -14,6 +14,7 @@ mod membership;
 mod messages;
 mod outages;
 mod profile;
+mod search;
 mod spaces;
 mod upgrade;
 

@@ -37,6 +37,7 @@ mod registration;
 mod relations;
 mod reports;
 mod restart;
+mod search;
 mod sending;
 mod sliding;
 mod spaces;
@@ -49,6 +50,7 @@ mod to_device;
 mod typing;
 mod uia;
 mod upgrade;
+mod user_directory;
 
 use stoa_kit::{Home, Launch, Reply, User, json};
 

@@ -30,6 +30,7 @@ mod register;
 mod relations;
 mod reports;
 mod routes;
+mod search;
 mod send;
 mod sliding;
 mod spaces;
@@ -41,6 +42,7 @@ mod threads;
 mod throttle;
 mod to_device;
 mod upgrade;
+mod user_directory;
 mod versions;
 mod well_known;
 
@@ -53,6 +55,7 @@ use stoa_federation::Federation;
 use stoa_http::Limits;
 use stoa_media::Media;
 use stoa_rooms::Rooms;
+use stoa_search::Search;
 use stoa_store::Env;
 use stoa_view::View;
 
@@ -73,6 +76,8 @@ pub struct Config {
     pub base_url: Option<String>,
     /// Where other servers find it, as `.well-known/matrix/server` says, if not under its name.
     pub delegate: Option<OwnedServerName>,
+    /// Whether everybody can find all accounts of this server.
+    pub find_everybody: bool,
     /// Whom to ask about it, as `.well-known/matrix/support` says.
     pub support: Support,
     /// The relays for calls.
@@ -92,6 +97,8 @@ pub struct Api {
     pub federation: Federation,
     /// Rooms, the read side.
     pub view: View,
+    /// What can be searched.
+    pub search: Search,
     /// Files.
     pub media: Media,
     /// Rate limits.
@@ -111,4 +118,4 @@ macro_rules! parts {
         }
     )*};
 }
-parts!(accounts: Accounts, rooms: Rooms, federation: Federation, view: View, media: Media, limits: Limits, env: Env, config: Arc<Config>);
+parts!(accounts: Accounts, rooms: Rooms, federation: Federation, view: View, search: Search, media: Media, limits: Limits, env: Env, config: Arc<Config>);

@@ -6,8 +6,8 @@ use stoa_http::layers;
 use crate::{
     Api, account, account_data, admin, aliases, calls, capabilities, create_room, delayed, devices, filter, key_backup,
     keys, live, login, media, membership, mutual, old_sync, openid, presence, profile, push_rules, pushers, read,
-    register, relations, reports, send, sliding, spaces, standing, state, sync, third_party, threads, throttle,
-    to_device, upgrade, versions, well_known,
+    register, relations, reports, search, send, sliding, spaces, standing, state, sync, third_party, threads, throttle,
+    to_device, upgrade, user_directory, versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -46,6 +46,8 @@ pub fn router(api: Api) -> Router {
         .merge(relations::routes())
         .merge(threads::routes())
         .merge(spaces::routes())
+        .merge(search::routes())
+        .merge(user_directory::routes())
         .merge(aliases::routes())
         .merge(openid::routes())
         .merge(third_party::routes())

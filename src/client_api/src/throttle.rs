@@ -28,6 +28,7 @@ fn kind(method: &Method, route: &str) -> Option<Kind> {
         | "rooms/{roomId}/state/{eventType}"
         | "rooms/{roomId}/state/{eventType}/"
         | "rooms/{roomId}/state/{eventType}/{stateKey}" => Kind::Message,
+        "search" | "user_directory/search" => Kind::Search,
         "rooms/{roomId}/typing/{userId}" | "presence/{userId}/status" => Kind::Live,
         _ if path.contains("/ephemeral/") => Kind::Live,
         _ if path.contains("/delayed_event/") => Kind::Message,

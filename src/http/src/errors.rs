@@ -42,6 +42,19 @@ impl From<stoa_accounts::Error> for Error {
     }
 }
 
+impl From<stoa_search::Error> for Error {
+    fn from(error: stoa_search::Error) -> Self {
+        use stoa_search::Error as E;
+        let message = error.to_string();
+        match error {
+            E::TooLong(_) => Error::invalid_param(message),
+            E::NotReady => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", message),
+            E::Store(error) => error.into(),
+            E::Language(_) | E::Index(_) | E::Io(_) | E::Task(_) => Error::internal(message),
+        }
+    }
+}
+
 impl From<stoa_rooms::Error> for Error {
     fn from(error: stoa_rooms::Error) -> Self {
         use stoa_rooms::Error as E;

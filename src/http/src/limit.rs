@@ -44,6 +44,8 @@ pub enum Kind {
     RemoteMedia,
     /// Links that a user wants previews of, and that are asked for then.
     Preview,
+    /// Searches of a user.
+    Search,
     /// Signed requests of another server.
     Federation,
     /// Questions of an address about the keys of servers.
@@ -76,6 +78,8 @@ pub struct Config {
     pub remote_media: Rate,
     /// Links that a user wants previews of.
     pub preview: Rate,
+    /// Searches of a user, in messages and for people.
+    pub search: Rate,
     /// Signed requests of another server.
     pub federation: Rate,
     /// Questions of an address about the keys of servers.
@@ -97,6 +101,7 @@ impl Default for Config {
             upload: rate(2.0, 50),
             remote_media: rate(10.0, 500),
             preview: rate(1.0, 100),
+            search: rate(5.0, 50),
             federation: rate(50.0, 1000),
             keys: rate(5.0, 100),
         }
@@ -116,6 +121,7 @@ impl Config {
             Kind::Upload => self.upload,
             Kind::RemoteMedia => self.remote_media,
             Kind::Preview => self.preview,
+            Kind::Search => self.search,
             Kind::Federation => self.federation,
             Kind::Keys => self.keys,
         }

@@ -52,6 +52,8 @@ pub enum Command {
         /// Whether its data goes too.
         erase: bool,
     },
+    /// Make the index of the search anew.
+    RebuildSearch,
 }
 
 /// What is answered.
@@ -67,6 +69,8 @@ pub enum Answer {
     },
     /// All accounts.
     Users(Vec<Listed>),
+    /// It is being done.
+    Begun,
     /// Not done.
     Failed(String),
 }
@@ -166,6 +170,10 @@ pub async fn run(api: &Api, command: Command) -> Answer {
         Command::SetPassword { name, password } => set_password(accounts, &name, password).await,
         Command::ListUsers => list(accounts).await,
         Command::Deactivate { name, erase } => deactivate(api, &name, erase).await,
+        Command::RebuildSearch => {
+            api.search.rebuild();
+            Ok(Answer::Begun)
+        }
     };
     done.unwrap_or_else(|why| Answer::Failed(why.to_string()))
 }

@@ -27,6 +27,9 @@ pub enum Command {
     /// Make and change accounts, also while the server runs
     #[command(subcommand)]
     User(User),
+    /// Look after the index of the search
+    #[command(subcommand)]
+    Search(SearchCommand),
     /// Look at the configuration
     #[command(subcommand)]
     Config(Show),
@@ -64,6 +67,13 @@ pub enum User {
         #[arg(long)]
         erase: bool,
     },
+}
+
+/// Commands about the search.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum SearchCommand {
+    /// Make the index anew from the database, in the background, also while the server runs
+    Rebuild,
 }
 
 /// Commands about the configuration.

@@ -2,6 +2,7 @@
 
 mod federation;
 mod previews;
+mod search;
 
 use std::{
     fmt,
@@ -18,6 +19,7 @@ use stoa_http::limit;
 pub use self::{
     federation::{FederationConfig, IpRange, Pattern},
     previews::PreviewsConfig,
+    search::{SearchConfig, UserDirectoryConfig},
 };
 use crate::args::{Options, Registration, Switch};
 
@@ -93,6 +95,10 @@ pub struct Config {
     pub turn: Turn,
     /// The infrastructure of group calls.
     pub rtc: Rtc,
+    /// Search in what people say.
+    pub search: SearchConfig,
+    /// Search for people.
+    pub user_directory: UserDirectoryConfig,
     /// Rate limits.
     pub limits: limit::Config,
 }
@@ -215,6 +221,8 @@ impl Default for Config {
             delayed_events: DelayedConfig::default(),
             turn: Turn::default(),
             rtc: Rtc::default(),
+            search: SearchConfig::default(),
+            user_directory: UserDirectoryConfig::default(),
             limits: limit::Config::default(),
         }
     }
@@ -343,6 +351,7 @@ impl Config {
         self.tls.check()?;
         self.federation.check()?;
         self.url_previews.check()?;
+        self.search.check()?;
         self.support.check().map_err(|why| Error::Value { option: "support", why })?;
         self.turn.check().map_err(|why| Error::Value { option: "turn", why })?;
         self.rtc.check().map_err(|why| Error::Value { option: "rtc", why })?;

@@ -23,7 +23,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command, Show};
+use crate::args::{Cli, Command, SearchCommand, Show};
 pub use crate::{
     config::Config,
     server::Server,
@@ -74,6 +74,9 @@ pub enum Error {
     /// The signing key cannot be read.
     #[error("the signing key in the database is missing or damaged; restore a backup")]
     NoKey,
+    /// The search cannot be set up.
+    #[error("search: {0}")]
+    Search(String),
     /// The folder of files cannot be used.
     #[error("cannot use the folder of uploaded files: {0}")]
     Media(String),
@@ -121,6 +124,10 @@ fn run(cli: Cli) -> Result<(), Error> {
         Some(Command::User(user)) => {
             log_to_stderr("warn")?;
             runtime.block_on(users::run(&config, user))
+        }
+        Some(Command::Search(SearchCommand::Rebuild)) => {
+            log_to_stderr("warn")?;
+            runtime.block_on(users::rebuild_search(&config))
         }
         _ => {
             log_to_stderr(&config.log)?;

@@ -1,4 +1,4 @@
-//! `stoa user ...`: asks for what is needed, has it done, and says what happened.
+//! `stoa user ...` and `stoa search ...`: asks for what is needed, has it done, and says what happened.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -39,7 +39,28 @@ pub async fn run(config: &Config, user: User) -> Result<(), Error> {
                 say(&format!("{}{mark}", listed.user));
             }
         }
+        Answer::Begun => {}
         Answer::Failed(why) => return Err(Error::Admin(why)),
+    }
+    Ok(())
+}
+
+/// `stoa search rebuild`: the running server makes the index anew, or the next one does that finds none.
+///
+/// # Errors
+/// Where it was not done, and why.
+pub async fn rebuild_search(config: &Config) -> Result<(), Error> {
+    match admin::ask(&config.data, &Command::RebuildSearch).await? {
+        Some(Answer::Begun) => say("the index is being made anew; the log says when it is whole"),
+        Some(Answer::Failed(why)) => return Err(Error::Admin(why)),
+        Some(_) => return Err(Error::Admin("the running server answers something else".to_owned())),
+        None => {
+            let path = config.search().folder;
+            match std::fs::remove_dir_all(&path) {
+                Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(Error::Folder { path, why }),
+                _ => say("the index is made anew when the server starts"),
+            }
+        }
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use stoa_http::Limits;
 use stoa_media::{Media, PreviewConfig};
 use stoa_remote::{HttpTransport, Remote, Transport};
 use stoa_rooms::Rooms;
+use stoa_search::Search;
 use stoa_store::{Env, Store, Tx, rows};
 use stoa_view::View;
 
@@ -40,6 +41,8 @@ pub struct Ground {
     pub previews: Option<PreviewConfig>,
     /// The clock and randomness.
     pub env: Env,
+    /// Whether the index of the search is kept, in the folder of the data.
+    pub search: bool,
 }
 
 /// A server without its listener.
@@ -63,7 +66,8 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     make_folder(&config.data)?;
     let engine = open_engine(config).await?;
     let previews = config.previews().map_err(Error::Previews)?;
-    let ground = Ground { engine: engine.clone(), transport: transport(config, &env)?, previews, env };
+    let transport = transport(config, &env)?;
+    let ground = Ground { engine: engine.clone(), transport, previews, env, search: true };
     let mut parts = assemble(config, ground).await?;
     let media = parts.api.media.clone();
     if let Err(why) = media.prepare().await {
@@ -76,19 +80,21 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     Ok(parts)
 }
 
-/// A server over the ground that it is given. Nothing here touches the disk or the network of this machine.
+/// A server over the ground that it is given. Nothing here touches the disk or the network of this machine, but for the index of
+/// the search where it is kept.
 ///
 /// # Errors
 /// Where the data cannot be used, or belong to another server.
 pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
-    let Ground { engine, transport, previews, env } = ground;
+    let Ground { engine, transport, previews, env, search } = ground;
+    let followers = [config.federation.enabled.then_some(FOLLOWER), search.then_some(stoa_search::FOLLOWER)];
     let options = stoa_store::Options {
         durability: match config.durability {
             Durability::Synced => stoa_store::Durability::Synced,
             Durability::Relaxed => stoa_store::Durability::Relaxed,
         },
         cache_bytes: config.memory.0 / 4,
-        followers: config.federation.enabled.then_some(FOLLOWER).into_iter().collect(),
+        followers: followers.into_iter().flatten().collect(),
         now_ms: env.now_ms(),
     };
     let (store, committer) = Store::open(engine, options).await?;
@@ -96,7 +102,12 @@ pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
     workers.commit(committer);
     let media = stoa_media::Config { previews, ..config.media() };
     match join(config, media, env, transport, &store, &mut workers).await {
-        Ok(api) => Ok(Parts { api, store, workers, disk: None }),
+        Ok(api) => {
+            if search {
+                workers.beside(api.search.clone().run());
+            }
+            Ok(Parts { api, store, workers, disk: None })
+        }
         Err(why) => {
             drop(store);
             workers.end(PATIENCE).await;
@@ -121,6 +132,7 @@ async fn join(
     let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote.clone());
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
     let media = Media::new(store.clone(), env.clone(), name.clone(), remote, media);
+    let search = Search::new(store.clone(), config.search()).map_err(|why| Error::Search(why.to_string()))?;
     let limits = Limits::new(config.limits.clone(), env.clock.clone());
     let settings = stoa_client_api::Config {
         server_name: name,
@@ -128,6 +140,7 @@ async fn join(
         support: config.support.clone(),
         turn: config.turn.clone(),
         rtc: config.rtc.clone(),
+        find_everybody: config.user_directory.search_all_users,
         delegate: config.federation.delegate()?.filter(|_| config.federation.enabled),
     };
     workers.keep_house(store, &accounts, &env);
@@ -138,7 +151,7 @@ async fn join(
     if config.federation.enabled {
         workers.beside(federation.clone().run());
     }
-    let api = Api { accounts, rooms, federation, view, media, limits, env, config: Arc::new(settings) };
+    let api = Api { accounts, rooms, federation, view, search, media, limits, env, config: Arc::new(settings) };
     workers.beside(stoa_client_api::send_due(api.clone()));
     Ok(api)
 }

@@ -115,7 +115,8 @@ impl Follower {
         tx.put(&schema::CURSORS, &self.name.to_owned(), &position);
     }
 
-    /// After the commit of [`Follower::advance`].
+    /// After the commit of [`Follower::advance`]; or where a follower keeps its place itself, together with what it makes of
+    /// the feed, to go on from there. The place in the store is then only what the feed is kept for.
     pub fn moved(&mut self, position: Position) {
         self.cursor = self.cursor.max(position);
     }

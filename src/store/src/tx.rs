@@ -84,6 +84,24 @@ pub enum Fact {
         #[n(1)]
         at: Position,
     },
+    /// An event is another one than it was (redacted, judged again), or is there although no timeline has it: history.
+    /// Clients are told nothing of it; who keeps something about events reads it again.
+    #[n(5)]
+    Changed {
+        /// The room.
+        #[n(0)]
+        room: RoomNo,
+        /// The event.
+        #[n(1)]
+        event: EventNo,
+    },
+    /// An account of this server, or its profile, changed.
+    #[n(6)]
+    Profile {
+        /// The user.
+        #[n(0)]
+        user: UserNo,
+    },
 }
 
 /// A user's relation to a room (Client-Server API, "Room membership").

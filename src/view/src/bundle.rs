@@ -103,6 +103,21 @@ impl<'a, 'e> Bundler<'a, 'e> {
         })
     }
 
+    /// The latest valid edit of one event.
+    pub(crate) async fn latest_edit(
+        &mut self,
+        no: EventNo,
+        parent: &StoredEvent,
+    ) -> Result<Option<Arc<StoredEvent>>, Error> {
+        let prefix = (self.eyes.room, no);
+        let rows = self.eyes.snapshot.scan(&schema::RELATIONS, &prefix, Direction::Backward, CHILDREN).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let children: Vec<Relation> = rows.into_iter().map(|(_, child)| child).collect();
+        self.edit(parent, &children).await
+    }
+
     /// The latest valid edit ("Validity of replacement events").
     async fn edit(&mut self, parent: &StoredEvent, children: &[Relation]) -> Result<Option<Arc<StoredEvent>>, Error> {
         let header = &parent.header;

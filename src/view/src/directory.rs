@@ -116,6 +116,11 @@ impl View {
 }
 
 impl Entry {
+    /// Whether its members can be found by who is not in it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.join_rule == "public" || self.world_readable
+    }
+
     fn has(&self, term: &str) -> bool {
         [&self.name, &self.topic, &self.alias].into_iter().flatten().any(|text| text.to_lowercase().contains(term))
     }

@@ -105,7 +105,7 @@ impl RoomEventFilter {
     }
 
     /// Whether an event of this type and sender is wanted.
-    pub(crate) fn wants_kind(&self, kind: &str, sender: Option<&str>) -> bool {
+    pub fn wants_kind(&self, kind: &str, sender: Option<&str>) -> bool {
         wants_kind(self.types.as_deref(), &self.not_types, kind)
             && sender.is_none_or(|sender| wants(self.senders.as_deref(), &self.not_senders, sender))
     }
@@ -117,7 +117,7 @@ impl RoomEventFilter {
     }
 
     /// How many events, with a default and a bound. None at all is a wish too.
-    pub(crate) fn limit(&self, default: usize, most: usize) -> usize {
+    pub fn limit(&self, default: usize, most: usize) -> usize {
         self.limit.map_or(default, |limit| usize::try_from(limit).unwrap_or(most)).min(most)
     }
 }

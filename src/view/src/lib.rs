@@ -10,10 +10,12 @@ mod eyes;
 mod json;
 mod messages;
 mod mutual;
+mod people;
 mod presence;
 mod push;
 mod reach;
 mod relations;
+mod search;
 mod servers;
 mod show;
 mod sliding;
@@ -41,6 +43,7 @@ pub use crate::{
     messages::{ContextRequest, MessagesRequest, Page},
     mutual::MutualRooms,
     relations::{RelationsRequest, ThreadsRequest},
+    search::{Around, FoundEvent, Searchable, ShownEvent},
     servers::{JoinState, MissingRequest, Pdus, StateIds, WholeState},
     sliding::{Body as SlidingBody, SlidingRequest},
     spaces::{Doors, Glance, SpaceChild, SpaceRoom},

@@ -63,8 +63,8 @@ pub struct ContextRequest {
 }
 
 /// Some history, in the order in which it was walked.
-struct Walk {
-    events: Vec<Visible>,
+pub(crate) struct Walk {
+    pub(crate) events: Vec<Visible>,
     /// Where the next page begins; `None` at the end.
     next: Option<HistoryToken>,
 }
@@ -183,16 +183,16 @@ impl View {
     }
 }
 
-fn senders(events: &[Visible]) -> BTreeSet<&str> {
+pub(crate) fn senders(events: &[Visible]) -> BTreeSet<&str> {
     events.iter().map(|it| it.event.header.sender.as_str()).collect()
 }
 
-fn place_before(it: &Visible) -> HistoryToken {
+pub(crate) fn place_before(it: &Visible) -> HistoryToken {
     let HistoryToken { depth, position } = place_after(it);
     HistoryToken { depth, position: Position(position.0.saturating_sub(1)) }
 }
 
-fn place_after(it: &Visible) -> HistoryToken {
+pub(crate) fn place_after(it: &Visible) -> HistoryToken {
     HistoryToken { depth: it.event.header.depth, position: it.event.header.at.unwrap_or_default() }
 }
 
@@ -249,7 +249,7 @@ impl Reach<'_> {
 
     /// Walks the history from a place until there are enough events. A stretch of events that the user may not see ends
     /// the page, not the walk: the next one begins behind them.
-    async fn walk(
+    pub(crate) async fn walk(
         &mut self,
         from: HistoryToken,
         to: Option<HistoryToken>,

@@ -1,5 +1,7 @@
 """Operations that a later milestone requires: examined where a server has them, passed over where it has not."""
 
+import time
+
 from client import fill
 from harness import HIDDEN, MISSING, WRONG_TYPE, by_type, ids, joined, walk
 from walks.media import place, png
@@ -89,6 +91,56 @@ def relations(h):
         h.check("the thread", ids(alice.call("getThreadRoots", {"roomId": room})["chunk"]) == [root])
         alice.call("getThreadRoots", {"roomId": room}, query={"from": "nowhere"}, expect=400, errcode="M_INVALID_PARAM")
         h.person("carol").call("getThreadRoots", {"roomId": room}, expect=403, errcode="M_FORBIDDEN")
+
+
+def soon(found, patience=15.0):
+    """What `found` gives when it gives something: an index may be a moment behind."""
+    until = time.monotonic() + patience
+    while not (what := found()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return what
+
+
+@walk("search")
+def search(h):
+    alice, bob = h.newcomer("searcher"), h.newcomer("searched")
+    room = alice.create_room(preset="private_chat", name="Quinces")
+    alice.invite(room, bob)
+    bob.join(room)
+    word = h.unique("quince").replace("-", "")
+    said = [alice.say(room, f"{word} {n}") for n in range(4)]
+    criteria = {
+        "search_term": word, "order_by": "recent", "include_state": True, "filter": {"limit": 2},
+        "event_context": {"before_limit": 1, "after_limit": 1, "include_profile": True},
+        "groupings": {"group_by": [{"key": "room_id"}, {"key": "sender"}]},
+    }
+    body = {"search_categories": {"room_events": criteria}}
+
+    def all_of_it():
+        found = bob.call("search", body=body)["search_categories"]["room_events"]
+        return found if found.get("count") == len(said) else None
+
+    found = soon(all_of_it) or {}
+    h.check("the latest first", [r["result"]["event_id"] for r in found.get("results", [])] == said[:1:-1], found)
+    h.check("in their groups", set(found.get("groups", {})) == {"room_id", "sender"} and room in found["groups"]["room_id"], found.get("groups"))
+    rest = bob.call("search", query={"next_batch": found.get("next_batch", "")}, body=body)["search_categories"]["room_events"]
+    h.check("the next page", [r["result"]["event_id"] for r in rest["results"]] == said[1::-1], rest)
+    for wrong in ({}, {"search_categories": {"room_events": {}}}):
+        alice.call("search", body=wrong, expect=400, errcode=MISSING)
+    alice.call("search", body={"search_categories": {"room_events": {**criteria, "order_by": "size"}}}, expect=400, errcode=WRONG_TYPE)
+
+
+@walk("user directory")
+def people(h):
+    alice, bob = h.newcomer("seeker"), h.newcomer("sought")
+    name = h.unique("Sought").replace("-", "")
+    bob.call("setProfileField", {"userId": bob.id, "keyName": "displayname"}, body={"displayname": f"{name} of the hills"})
+    bob.call("setProfileField", {"userId": bob.id, "keyName": "avatar_url"}, body={"avatar_url": "mxc://localhost/hills"})
+    bob.create_room(visibility="public", preset="public_chat")
+    body = {"search_term": name, "limit": 5}
+    found = soon(lambda: alice.call("searchUserDirectory", body=body)["results"])
+    h.check("found by name", [person["user_id"] for person in found] == [bob.id], found)
+    alice.call("searchUserDirectory", body={}, expect=400, errcode=MISSING)
 
 
 @walk("knocking and upgrades")

@@ -278,6 +278,7 @@ pub fn unrelate(tx: &mut Tx, room: RoomNo, parent: EventNo, child: &Header) {
 pub fn append_history(tx: &mut Tx, slot: Slot, room: RoomNo, no: EventNo, event: StoredEvent, parent: Option<EventNo>) {
     index(tx, slot, room, no, &event, parent);
     put_at(tx, slot, room, no, event);
+    tx.tell(move |_| Fact::Changed { room, event: no });
 }
 
 /// To be said where [`append`] or [`append_history`] gives an outlier its place: its row is another one then.
@@ -295,4 +296,5 @@ pub fn put_outlier(tx: &mut Tx, room: RoomNo, no: EventNo, event: &StoredEvent) 
 pub fn rewrite(tx: &mut Tx, room: RoomNo, no: EventNo, event: &StoredEvent) {
     tx.put(&schema::EVENTS, &(room, no), event);
     tx.rewritten.push((room, no));
+    tx.tell(move |_| Fact::Changed { room, event: no });
 }

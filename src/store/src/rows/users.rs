@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Tx, UserNo, cbor_value, schema};
+use crate::{Tx, UserNo, cbor_value, schema, tx::Fact};
 
 /// An account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
@@ -41,6 +41,7 @@ cbor_value!(User);
 /// Writes an account.
 pub fn put(tx: &mut Tx, user: UserNo, row: &User) {
     tx.put(&schema::USERS, &user, row);
+    tx.tell(move |_| Fact::Profile { user });
 }
 
 /// Writes an account that must not be there yet: the commit fails with a conflict if it is.
@@ -66,9 +67,11 @@ pub fn put_profile_field(tx: &mut Tx, user: UserNo, field: &str, json: Option<&B
         Some(json) => tx.put(&schema::PROFILES, &key, json),
         None => tx.delete(&schema::PROFILES, &key),
     }
+    tx.tell(move |_| Fact::Profile { user });
 }
 
 /// Forgets the whole profile.
 pub fn delete_profile(tx: &mut Tx, user: UserNo) {
     tx.delete_prefix(&schema::PROFILES, &user);
+    tx.tell(move |_| Fact::Profile { user });
 }
