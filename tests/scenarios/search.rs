@@ -469,7 +469,7 @@ async fn a_room_of_thousands_of_messages_is_searched() {
     assert_eq!(finds(&bob, "1234").await, ["message 1234 about a pear"]);
     // To the end.
     let criteria = json!({ "search_term": "plum", "order_by": "recent", "filter": { "limit": 100 } });
-    let (mut all, mut next) = (0, None);
+    let (mut all, mut next) = (0, None::<String>);
     loop {
         let page = match &next {
             None => search(&bob, criteria.clone()).await,

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     Error, Search,
-    index::{Change, Index, NOWHERE, Progress, Said, Scan, Shared},
+    index::{self, Change, NOWHERE, Progress, Said, Scan, Writer},
     people, texts,
 };
 
@@ -39,7 +39,7 @@ const FAILED: Duration = Duration::from_secs(5);
 /// Somebody who keeps the index.
 struct Keeper {
     search: Search,
-    index: Shared,
+    writer: Arc<Writer>,
     follower: Follower,
     progress: Progress,
     /// What is to be changed next.
@@ -69,16 +69,23 @@ impl Search {
     /// Returns when the index is to be opened anew.
     async fn keep(&self) -> Result<(), Error> {
         self.inner.open.send_replace(None);
-        let (folder, memory) = (self.inner.config.folder.clone(), self.inner.config.memory);
-        let index = Arc::new(blocking(move || Index::open(&folder, memory)).await?);
-        let mut keeper = Keeper::begin(self, index.clone()).await?;
-        self.inner.open.send_replace(Some(index));
+        let mut keeper = Keeper::begin(self).await?;
+        self.inner.open.send_replace(Some(keeper.writer.index.clone()));
         loop {
             tokio::select! {
-                () = self.inner.again.notified() => keeper.begin_again().await?,
+                () = self.inner.again.notified() => break,
                 step = keeper.step() => step?,
             }
         }
+        self.inner.open.send_replace(None);
+        drop(keeper);
+        let folder = self.inner.config.folder.clone();
+        blocking(move || index::wipe(&folder)).await
+    }
+
+    async fn writer(&self) -> Result<Arc<Writer>, Error> {
+        let (folder, memory) = (self.inner.config.folder.clone(), self.inner.config.memory);
+        Ok(Arc::new(blocking(move || Writer::open(&folder, memory)).await?))
     }
 }
 
@@ -87,45 +94,42 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 }
 
 impl Keeper {
-    async fn begin(search: &Search, index: Shared) -> Result<Keeper, Error> {
-        let store = &search.inner.store;
+    async fn begin(search: &Search) -> Result<Keeper, Error> {
+        let (store, config) = (&search.inner.store, &search.inner.config);
+        let mut writer = search.writer().await?;
         let mut follower = store.follow(FOLLOWER).await?;
         let (kept, now) = (follower.cursor(), store.snapshot().await?.position());
-        let known = index.progress()?.filter(|progress| progress.fits(&search.inner.config));
+        let known = writer.progress()?.filter(|progress| progress.fits(config));
         // An index from before what the feed still tells lacks something; one from after it belongs to another past.
         let known = known.filter(|progress| kept.0 <= progress.position && progress.position <= now.0);
-        let fresh = known.is_none();
-        let progress = known.unwrap_or_else(|| Progress::begin(&search.inner.config, kept));
+        let progress = match known {
+            Some(progress) => progress,
+            None => {
+                tracing::info!("the index of the search is made from the store");
+                drop(writer);
+                let folder = config.folder.clone();
+                blocking(move || index::wipe(&folder)).await?;
+                writer = search.writer().await?;
+                Progress::begin(config, kept)
+            }
+        };
+        // From here on the feed is kept.
         let mut tx = Tx::new();
         follower.advance(&mut tx, kept);
         store.commit(tx).await?;
         follower.moved(Position(progress.position));
-        let durable = follower.cursor();
-        let mut keeper = Keeper {
+        Ok(Keeper {
             search: search.clone(),
-            index,
+            writer,
+            durable: follower.cursor(),
             follower,
             progress,
             pending: Vec::new(),
             changes: 0,
             committed: Instant::now(),
             pause: PAUSE,
-            durable,
             told: kept,
-        };
-        if fresh {
-            keeper.begin_again().await?;
-        }
-        Ok(keeper)
-    }
-
-    /// Forgets everything, and begins with what is in the store.
-    async fn begin_again(&mut self) -> Result<(), Error> {
-        tracing::info!("the index of the search is made from the store");
-        self.progress = Progress::begin(&self.search.inner.config, self.follower.cursor());
-        self.pending.clear();
-        self.index.clear()?;
-        self.commit().await
+        })
     }
 
     fn store(&self) -> &Store {
@@ -161,8 +165,8 @@ impl Keeper {
     }
 
     async fn commit(&mut self) -> Result<(), Error> {
-        let (index, progress, begun) = (self.index.clone(), self.progress.clone(), Instant::now());
-        blocking(move || index.commit(&progress)).await?;
+        let (writer, progress, begun) = (self.writer.clone(), self.progress.clone(), Instant::now());
+        blocking(move || writer.commit(&progress)).await?;
         self.changes = 0;
         self.committed = Instant::now();
         self.pause = (begun.elapsed() * TIMES).clamp(PAUSE, LONGEST_PAUSE);
@@ -196,10 +200,10 @@ impl Keeper {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let (index, words, changes) =
-            (self.index.clone(), self.search.inner.words.clone(), std::mem::take(&mut self.pending));
+        let (writer, words, changes) =
+            (self.writer.clone(), self.search.inner.words.clone(), std::mem::take(&mut self.pending));
         self.changes += changes.len();
-        blocking(move || index.apply(&words, changes)).await
+        blocking(move || writer.apply(&words, changes)).await
     }
 
     async fn fact(&mut self, snapshot: &Snapshot, fact: Fact) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use stoa_store::{EventNo, Position, RoomNo, UserNo};
 use tantivy::{
-    Index as Tantivy, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Term,
+    Index as Tantivy, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term,
     directory::MmapDirectory,
     indexer::IndexWriterOptions,
     schema::{FAST, Field, INDEXED, IndexRecordOption, Schema, TextFieldIndexing, TextOptions},
@@ -131,10 +131,15 @@ pub fn parts(pair: u64) -> (u32, u32) {
 /// Stands for no room, in the seat of an account of ours.
 pub const NOWHERE: RoomNo = RoomNo(u32::MAX);
 
-/// An open index.
+/// An open index, for those who look.
 pub struct Index {
     pub reader: IndexReader,
     pub fields: Fields,
+}
+
+/// An open index, for the one who writes. It alone holds the lock of the folder.
+pub struct Writer {
+    pub index: Arc<Index>,
     writer: Mutex<IndexWriter>,
 }
 
@@ -157,46 +162,49 @@ pub struct Said {
     pub text: Text,
 }
 
-impl Index {
+/// Throws an index away.
+///
+/// # Errors
+/// Where the folder refuses.
+pub fn wipe(folder: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(folder) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(why.into()),
+        _ => Ok(()),
+    }
+}
+
+impl Writer {
     /// Opens the index in a folder. One that cannot be read is thrown away: everything in it can be had again.
     ///
     /// # Errors
-    /// Where the folder refuses.
-    pub fn open(folder: &Path, memory: usize) -> Result<Index, Error> {
-        std::fs::create_dir_all(folder)?;
-        let index = match Self::try_open(folder, memory) {
-            Err(Error::Index(why)) if !matches!(why, tantivy::TantivyError::LockFailure(..)) => {
+    /// Where the folder refuses, or somebody else writes there.
+    pub fn open(folder: &Path, memory: usize) -> Result<Writer, Error> {
+        match Self::try_open(folder, memory) {
+            Err(Error::Index(why)) if !matches!(why, TantivyError::LockFailure(..)) => {
                 tracing::warn!(%why, "the index of the search cannot be read; it is made anew");
-                std::fs::remove_dir_all(folder)?;
-                std::fs::create_dir_all(folder)?;
-                Self::try_open(folder, memory)?
+                wipe(folder)?;
+                Self::try_open(folder, memory)
             }
-            other => other?,
-        };
-        Ok(index)
+            other => other,
+        }
     }
 
-    fn try_open(folder: &Path, memory: usize) -> Result<Index, Error> {
+    fn try_open(folder: &Path, memory: usize) -> Result<Writer, Error> {
+        std::fs::create_dir_all(folder)?;
         let (schema, fields) = schema();
-        let directory = MmapDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
+        let directory = MmapDirectory::open(folder).map_err(TantivyError::from)?;
         let index = Tantivy::open_or_create(directory, schema)?;
         let options =
             IndexWriterOptions::builder().num_worker_threads(1).num_merge_threads(1).memory_budget_per_thread(memory);
         let writer = index.writer_with_options(options.build())?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        Ok(Index { reader, fields, writer: Mutex::new(writer) })
+        Ok(Writer { index: Arc::new(Index { reader, fields }), writer: Mutex::new(writer) })
     }
 
     /// How far it is; `None` for a new one.
     pub fn progress(&self) -> Result<Option<Progress>, Error> {
         let metas = self.writer.lock().index().load_metas()?;
         Ok(metas.payload.and_then(|payload| serde_json::from_str(&payload).ok()))
-    }
-
-    /// Forgets everything.
-    pub fn clear(&self) -> Result<(), Error> {
-        self.writer.lock().delete_all_documents()?;
-        Ok(())
     }
 
     /// Makes everything that was changed durable, with how far it is, and lets searches see it.
@@ -207,7 +215,7 @@ impl Index {
         commit.set_payload(&payload);
         commit.commit()?;
         drop(writer);
-        Ok(self.reader.reload()?)
+        Ok(self.index.reader.reload()?)
     }
 
     /// Makes changes. They are seen, and durable, after the next commit.
@@ -215,7 +223,7 @@ impl Index {
     /// # Errors
     /// Where the index failed before.
     pub fn apply(&self, words: &Words, changes: Vec<Change>) -> Result<(), Error> {
-        let (writer, fields) = (self.writer.lock(), &self.fields);
+        let (writer, fields) = (self.writer.lock(), &self.index.fields);
         for change in changes {
             let (key, document) = match change {
                 Change::Event { room, event, said } => {
@@ -245,7 +253,7 @@ impl Index {
     }
 
     fn message(&self, words: &Words, key: u64, room: RoomNo, said: &Said) -> TantivyDocument {
-        let fields = &self.fields;
+        let fields = &self.index.fields;
         let mut document = TantivyDocument::new();
         document.add_u64(fields.event, key);
         document.add_u64(fields.room, room.0.into());
@@ -260,9 +268,9 @@ impl Index {
 
     fn person(&self, key: u64, terms: Vec<String>) -> TantivyDocument {
         let mut document = TantivyDocument::new();
-        document.add_u64(self.fields.seat, key);
-        let tokens = terms.into_iter().map(|text| Token { text, ..Token::default() }).collect();
-        document.add_pre_tokenized_text(self.fields.person, PreTokenizedString { text: String::new(), tokens });
+        document.add_u64(self.index.fields.seat, key);
+        let tokens = terms.into_iter().map(|text| Token { text, position: 0, ..Token::default() }).collect();
+        document.add_pre_tokenized_text(self.index.fields.person, PreTokenizedString { text: String::new(), tokens });
         document
     }
 }
@@ -293,6 +301,3 @@ fn tokens(pieces: &[Piece]) -> PreTokenizedString {
     }
     PreTokenizedString { text: String::new(), tokens }
 }
-
-/// An index that is shared.
-pub type Shared = Arc<Index>;

@@ -20,7 +20,7 @@ pub use crate::{
     texts::{Key, text},
     words::LANGUAGES,
 };
-use crate::{index::Shared, words::Words};
+use crate::{index::Index, words::Words};
 
 /// How long a search waits for the index to be opened.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ struct Inner {
     store: Store,
     config: Config,
     words: Words,
-    open: watch::Sender<Option<Shared>>,
+    open: watch::Sender<Option<Arc<Index>>>,
     searches: tokio::sync::Semaphore,
     again: tokio::sync::Notify,
 }
@@ -117,7 +117,7 @@ impl Search {
     /// Does something with the index beside the tasks of the network.
     async fn with_index<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shared) -> Result<T, Error> + Send + 'static,
+        work: impl FnOnce(&Index) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let _turn = self.inner.searches.acquire().await.map_err(|_| Error::NotReady)?;
         let mut open = self.inner.open.subscribe();

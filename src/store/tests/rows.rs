@@ -220,6 +220,8 @@ fn feed(page: &mut Page) {
         Fact::Devices { user, at },
     ];
     page.row("feed row", &FeedRow { facts });
+    let facts = vec![Fact::Changed { room, event: EventNo(4) }, Fact::Profile { user }];
+    page.row("feed row of changes", &FeedRow { facts });
     for membership in [Membership::Leave, Membership::Invite, Membership::Join, Membership::Ban, Membership::Knock] {
         page.row(membership.as_str(), &Member { membership, event: EventNo(0) });
     }
