@@ -203,7 +203,8 @@ async fn what_cannot_be_asked_is_refused() {
         crate::refused(&alice.post("/user_directory/search", body).await);
     }
     home.post("/user_directory/search", json!({ "search_term": "x" })).await.expect(401, "M_MISSING_TOKEN");
-    alice.post("/user_directory/search", json!({ "search_term": "x".repeat(100_000) })).await;
+    let long = json!({ "search_term": "x".repeat(100_000) });
+    alice.post("/user_directory/search", long).await.ok();
     search(&alice, "x", 10).await;
 }
 

@@ -315,7 +315,7 @@ impl Keeper {
     /// An account of ours, as it is now.
     async fn user(&mut self, snapshot: &Snapshot, user: UserNo) -> Result<(), Error> {
         let account = snapshot.get(&schema::USERS, &user).await?;
-        let terms = match account.filter(|account| account.deactivated.is_none()) {
+        let terms = match account.filter(|account| account.deactivated.is_none() && !account.locked) {
             Some(_) => {
                 let name = snapshot.get(&schema::PROFILES, &(user, "displayname".to_owned())).await?;
                 let name = name.and_then(|json| serde_json::from_slice::<String>(&json).ok());

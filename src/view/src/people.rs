@@ -27,7 +27,7 @@ impl View {
         match room {
             None => {
                 let account = snapshot.get(&schema::USERS, &user).await?;
-                if account.is_none_or(|account| account.deactivated.is_some()) {
+                if account.is_none_or(|account| account.deactivated.is_some() || account.locked) {
                     return Ok(None);
                 }
                 for (field, key) in [("displayname", "display_name"), ("avatar_url", "avatar_url")] {
