@@ -29,6 +29,7 @@ def arguments():
     parser.add_argument("--coverage", type=Path, help="write the coverage table (markdown) here")
     parser.add_argument("--only", action="append", default=[], help="walks whose title contains this (may be repeated)")
     parser.add_argument("--oracle", choices=["synapse"], help="excuse what this server is known to do otherwise")
+    parser.add_argument("--record", type=Path, help="write every answer's status, errcode and shape as JSON here")
     parser.add_argument("--failures", type=Path, help="write the failures as JSON here")
     parser.add_argument("--self-test", action="store_true", help="check the checker by the specification's examples, and stop")
     parser.add_argument("--list", action="store_true", help="list the walks and stop")
@@ -87,6 +88,8 @@ def main() -> int:
             report.result(gap.split(":")[0], "coverage", [gap])
     if args.coverage:
         args.coverage.write_text(report.table(REQUIRED, NOT_EXERCISED))
+    if args.record:
+        args.record.write_text(json.dumps(report.recorded))
     if args.failures:
         args.failures.write_text(json.dumps([vars(f) for f in report.failures], indent=1))
     for reason, times in sorted(report.excused.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import traceback
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Harness:
         if expect == 200 and response.status == 200 and body is not None and not isinstance(body, bytes):
             problems += self._request_body(op, body)
         self.report.note(operation, response.status, response.errcode)
+        self.report.record(operation, note, response)
         what = f"{operation} ({op.method} {response.target[:150]}){': ' + note if note else ''}"
         self.report.result(operation, what, problems, response.excerpt() if problems else "")
         response.problems = problems
@@ -61,6 +63,7 @@ class Harness:
         """Sends a request that belongs to no operation: status, error body and CORS are checked."""
         response = self.client.send(method, path, **kwargs)
         problems = self.problems(None, response, expect, errcode)
+        self.report.record(f"{method} {re.sub('[?].*', '', path)[:80]}", note, response)
         what = f"{method} {path[:150]}{': ' + note if note else ''}"
         self.report.result(None, what, problems, response.excerpt() if problems else "")
         response.problems = problems

@@ -8,6 +8,24 @@ from dataclasses import dataclass, field
 
 from spec import Spec
 
+# Objects whose keys are names of things; and those that are the clients' own.
+NAMED = re.compile(r"^[!@$#]|:|^[A-Z]{6,}$|^\d+$|^[A-Za-z0-9+/_-]{20,}$")
+OPAQUE = {"content", "prev_content", "auth_data", "session_data", "signatures", "keys", "unsigned"}
+
+
+def shape_of(value, path: str = "", depth: int = 0) -> set[str]:
+    """The paths of the keys of a JSON value, with the kinds of the leaves."""
+    if isinstance(value, dict) and depth < 6:
+        found = set()
+        for key, inner in value.items():
+            name = "*" if NAMED.search(key) else key
+            below = f"{path}.{name}" if path else name
+            found |= {f"{below} object"} if name in OPAQUE else shape_of(inner, below, depth + 1)
+        return found
+    if isinstance(value, list) and depth < 6:
+        return set().union(*(shape_of(inner, f"{path}[]", depth + 1) for inner in value[:50])) if value else set()
+    return {f"{path} {type(value).__name__}"}
+
 
 @dataclass
 class Failure:
@@ -27,6 +45,7 @@ class Report:
     seen: dict = field(default_factory=lambda: defaultdict(Counter))  # operation -> (status, errcode) -> times
     walk: str = ""
     verbose: bool = False
+    recorded: list[dict] = field(default_factory=list)
 
     def result(self, operation: str | None, what: str, problems: list[str], excerpt: str = "") -> bool:
         """Counts one check. Problems that an oracle is known for do not count against it."""
@@ -52,6 +71,12 @@ class Report:
 
     def note(self, operation: str, status: int, errcode) -> None:
         self.seen[operation][(str(status), errcode or "")] += 1
+
+    def record(self, operation: str, note: str, response) -> None:
+        """What was answered, for a comparison with another homeserver."""
+        shape = sorted(shape_of(response.json)) if response.status < 400 else []
+        entry = {"walk": self.walk, "operation": operation, "note": note, "status": response.status, "errcode": response.errcode}
+        self.recorded.append({**entry, "shape": shape, "target": f"{response.method} {response.target[:120]}"})
 
     # coverage
 

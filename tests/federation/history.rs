@@ -40,6 +40,27 @@ async fn back_to_the_beginning(two: &Two, bob: &User, room: &str, events: usize)
     history
 }
 
+between!(a_page_that_is_full_just_where_history_is_missing);
+async fn a_page_that_is_full_just_where_history_is_missing(two: Two) {
+    let (alice, bob) = two.users().await;
+    let (room, alias) = aliased_room(&alice, json!({})).await;
+    alice.texts(&room, (0..10).map(|n| format!("old {n}"))).await;
+    bob.join(&alias).await.ok();
+    becomes(&alice, &room, &bob, "join").await;
+    let last = alice.texts(&room, (0..3).map(|n| format!("new {n}"))).await.pop().expect("three");
+    arrives(&bob, &room, &last).await;
+    if two.b.home.how().is_synapse() {
+        // While it fetches it sometimes says that there is no more.
+        return;
+    }
+    // What is held since the join is a page of four: each of these has the rest behind it.
+    for limit in [3, 4, 5] {
+        let page = bob.messages(&room, &format!("dir=b&limit={limit}")).await.ok();
+        assert_eq!(page["chunk"].as_array().map(Vec::len), Some(limit));
+        assert!(page["end"].is_string(), "there is more behind a page of {limit}");
+    }
+}
+
 between!(from_the_token_of_a_sync);
 async fn from_the_token_of_a_sync(two: Two) {
     let (alice, bob) = two.users().await;

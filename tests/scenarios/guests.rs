@@ -18,7 +18,7 @@ async fn guest(home: &Home) -> User {
 async fn there_are_none_by_default() {
     let Some(launch) = own() else { return };
     let home = Home::launch(launch).await;
-    home.post("/register?kind=guest", json!({})).await.expect(403, "M_GUEST_ACCESS_FORBIDDEN");
+    home.post("/register?kind=guest", json!({})).await.expect(403, "M_FORBIDDEN");
     home.post("/register?kind=robot", json!({})).await.expect(400, "M_INVALID_PARAM");
 }
 

@@ -10,10 +10,10 @@ impl Accounts {
     /// Lets a guest in.
     ///
     /// # Errors
-    /// [`Error::GuestAccess`] where there are none, [`Error::InvalidParam`]
+    /// [`Error::Forbidden`] where there are none, [`Error::InvalidParam`]
     pub async fn register_guest(&self, device: &NewDevice) -> Result<Registered> {
         if !self.config().guests {
-            return Err(Error::GuestAccess);
+            return Err(Error::Forbidden("there are no guests on this server"));
         }
         // The name of the device is the guest's to choose, its id is not.
         let device = NewDevice { id: None, refresh: false, ..device.clone() };

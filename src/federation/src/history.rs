@@ -49,6 +49,7 @@ impl Federation {
         let turn = inner.intake.turn(self.server(), &room.to_owned());
         let _turn = turn.lock().await;
         let missing = inner.rooms.missing(room, depth).await?;
+        tracing::debug!(%room, depth, ?missing, "history is paged back to where something is missing");
         if missing.is_empty() {
             return Ok(false);
         }

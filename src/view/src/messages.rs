@@ -94,8 +94,8 @@ impl View {
         };
         let bound = gap.map(|depth| HistoryToken { depth, position: Position::MIN });
         let walk = reach.walk(from, bound.max(to), request.backward, limit, &request.filter).await?;
-        // A page that is full, or ends where it was to end, does not reach it.
-        let gap = gap.filter(|_| walk.events.len() < limit && to.is_none_or(|to| bound > Some(to)));
+        // A page with something behind it, or that ends where it was to end, does not reach it.
+        let gap = gap.filter(|_| walk.next.is_none() && to.is_none_or(|to| bound > Some(to)));
 
         let mut out = Vec::with_capacity(4096);
         let mut body = Object::new(&mut out);

@@ -1,0 +1,3 @@
+"""Why Stoa answers otherwise than Synapse: (pattern over "operation | Stoa | Synapse", what decides)."""
+
+EXPLAINED: list[tuple[str, str]] = []
