@@ -1,3 +1,51 @@
-"""Why Stoa answers otherwise than Synapse: (pattern over "operation | Stoa | Synapse", what decides)."""
+"""Why Stoa answers otherwise than Synapse: (pattern over "operation | Stoa | Synapse", what decides). The first that fits counts.
 
-EXPLAINED: list[tuple[str, str]] = []
+Names in quotation marks are sections of the Client-Server API of Matrix 1.19.
+"""
+
+EXPLAINED: list[tuple[str, str]] = [
+    (r"^OPTIONS ", "any 2xx lets a browser go on (\"Web Browser Clients\", and the Fetch standard)"),
+    # Keys of answers.
+    (r"lacks `(\S*(\.|\[\]))?(age|replaces_state|prev_content|user_id|redacted_because) \w+`",
+     "keys of events and devices from before r0.1; they stand in `unsigned` or nowhere (\"Room event format\", \"Client devices\")"),
+    (r"lacks `\S* NoneType`", "a key without a value is left out: the schemas know no null"),
+    (r"lacks `(home_server|well_known\S*) ", "deprecated since r0.4, and nothing needs them (\"Login\")"),
+    (r"^getVersions ", "each names what it has (\"API Versions\")"),
+    (r"^getCapabilities ", "each names what it has (\"Capabilities negotiation\")"),
+    (r"^getPushRules(Global)? .*(postcontent|tweak|value)", "rules of MSC4306, and `value` of highlights, where the default is meant (\"Push Rules\")"),
+    (r"^getRoomEvents .*lacks `end str`", "left out where there is no more (\"Getting events for a room\": \"If no further events are available, this property is omitted\")"),
+    (r"^getRoomEvents .*(chunk|state)\[\]|^getRoomEvents .*has `end str`", "filters: Synapse leaves an event out, or one more in; ours are checked event by event in tests/scenarios/filters.rs"),
+    (r"^getRoomStateWithKey .*(reason|alias)", "follows from what was refused or taken before, above"),
+    (r"^getRoomStateWithKey .*m\.call\.invite", "Synapse gives new public rooms a power level for calls; the specification names none (\"Creation\")"),
+    (r"^getDevice .*has `last_seen", "told at once; Synapse writes it with a delay (\"Client devices\")"),
+    (r"^sync .*(device_lists|presence|rooms\.(join|leave|invite))",
+     "what has happened by then: presence and lists come at other moments; summaries always and not only with lazy members, left rooms as filtered (\"Syncing\")"),
+    (r"^getKeysChanges .*changed", "Synapse also names somebody as changed in the time in which Bob left; nobody's keys changed then (\"Tracking the device list for a user\")"),
+    (r"^uploadKeys .*one_time_key_counts", "an algorithm without keys is left out (\"End-to-end encryption\": \"If an algorithm is not listed, the count ... is assumed to be zero\")"),
+    (r"^uploadCrossSigningSignatures .*failures|^queryKeys ", "errors have `error`, not `message` (\"Standard error response\"); signatures that are wrong are not kept"),
+    # Statuses and codes.
+    (r"\| 5\d\d \w*$", "Synapse fails on values of wrong kinds"),
+    (r"\| 401 M_(MISSING|UNKNOWN)_TOKEN \| 40[01]", "the token is looked at before the body (\"Using access tokens\")"),
+    (r"\| 413 M_TOO_LARGE ", "bodies have a limit before they are read (\"Common error codes\", M_TOO_LARGE)"),
+    (r"^(changePassword|deactivateAccount|register) \| 401", "user-interactive authentication goes on with 401 and its flows, whatever was wrong with a stage (\"User-Interactive Authentication API\")"),
+    (r"^register \| 403 ", "as in the example of the specification (\"Account registration\")"),
+    (r"^(setProfileField|deleteProfileField|login) \| 403 M_FORBIDDEN \| 400 M_FORBIDDEN", "M_FORBIDDEN comes with 403 (\"Common error codes\")"),
+    (r"^login \| 403 M_USER_DEACTIVATED", "the code that is made for it (\"Login\")"),
+    (r"^login \| 400 M_UNKNOWN \| 400", "ways to log in and identifiers that are not known are M_UNKNOWN (\"Login\")"),
+    (r"^refresh \| 401 M_UNKNOWN_TOKEN", "as specified (\"Refreshing access tokens\")"),
+    (r"^getTokenOwner \| 401 M_UNKNOWN_TOKEN \| 200", "a login with a device's id ends its older token (\"Login\")"),
+    (r"\| 40[03] M_\w+ \| 403 M_BAD_STATE", "M_BAD_STATE is for what is not the asker's fault; being banned is M_FORBIDDEN (\"Room membership\")"),
+    (r"^(kick|ban|unban|inviteUser) \| 200 \| 403", "follows from what Synapse refused or took before"),
+    (r"\| 400 M_BAD_JSON \| (200|403|404|413)", "values of wrong kinds are M_BAD_JSON, and nothing is done (\"Common error codes\")"),
+    (r"\| 400 M_BAD_JSON \| 400 ", "JSON of the wrong shape is M_BAD_JSON (\"Common error codes\"); Synapse names others"),
+    (r"\| 400 M_NOT_JSON \| ", "what is no JSON is M_NOT_JSON (\"Common error codes\")"),
+    (r"\| 400 M_(INVALID|MISSING)_PARAM \| ", "ids, tokens and parameters that cannot be are told so before anything is looked up (\"Common error codes\", M_INVALID_PARAM)"),
+    (r"\| 400 M_INVALID_ROOM_STATE \| ", "the code that is made for it (\"Creation\")"),
+    (r"\| 405 M_UNRECOGNIZED \| ", "a method that an endpoint does not have (\"Common error codes\", M_UNRECOGNIZED)"),
+    (r"^getContentThumbnail\S* \| 400 M_UNKNOWN \| 200", "a picture that cannot be read has no thumbnail (\"Content repository\")"),
+    (r"^getUrlPreview", "previews are off in Synapse's run"),
+    (r"^(postReceipt|setReadMarker|forgetRoom) \| (404|403) ", "rooms and events that are not there, or not the asker's (\"Receipts\", \"Room membership\")"),
+    (r"^putRoomKey\S* \| 403 M_WRONG_ROOM_KEYS_VERSION \| 404", "a version that is not the current one (\"Server-side key backups\")"),
+    (r"^setRoomStateWithKey \| 403 ", "the authorization rules refuse it, whatever its content (\"Room Events\")"),
+    (r"\| 404 M_NOT_FOUND \| 40[034] |\| 403 M_FORBIDDEN \| (40[04]|200)", "what is not there, and what is not the asker's to see: the code that the operation documents, the same for both"),
+]  # fmt: skip

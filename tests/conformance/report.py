@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from spec import Spec
 
 # Objects whose keys are names of things; and those that are the clients' own.
-NAMED = re.compile(r"^[!@$#]|:|^[A-Z]{6,}$|^\d+$|^[A-Za-z0-9+/_-]{20,}$")
-OPAQUE = {"content", "prev_content", "auth_data", "session_data", "signatures", "keys", "unsigned"}
+NAMED = re.compile(r"^[!@$#]|:|^[A-Z0-9]{6,}$|^\d+$|^[A-Za-z0-9+/_-]{20,}$")
+OPAQUE = {"content", "prev_content", "auth_data", "session_data", "signatures", "keys", "unsigned", "unstable_features", "redacted_because"}
 
 
 def shape_of(value, path: str = "", depth: int = 0) -> set[str]:
