@@ -123,3 +123,12 @@ async fn a_published_room_is_listed() {
     alice.put(&list, json!({ "visibility": "private" })).await.ok();
     assert_eq!(bob.post("/publicRooms", search).await.ok()["chunk"], json!([]));
 }
+
+#[tokio::test]
+async fn what_is_published_is_listed_for_everybody() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let room = alice.create_room(json!({ "visibility": "public", "preset": "public_chat", "name": "For all" })).await;
+    let listed = home.get("/publicRooms?limit=50").await.ok();
+    assert!(listed["chunk"].as_array().is_some_and(|rooms| rooms.iter().any(|it| it["room_id"] == room.as_str())));
+}

@@ -154,3 +154,17 @@ async fn backups_of_others_do_not_exist() {
     alice.put(&path(&version, "s1"), session(1, 0, true, "x")).await.ok();
     bob.get(&path(&version, "s1")).await.expect(404, "M_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn keys_of_a_room_are_stored_at_once_and_all_of_them_deleted() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let version = backup(&alice).await;
+    let of_room = format!("/room_keys/keys/{}?version={version}", stoa_kit::encode(ROOM));
+    let sessions = json!({ "sessions": { "s1": session(1, 0, true, "x"), "s2": session(2, 0, true, "y") } });
+    assert_eq!(alice.put(&of_room, sessions.clone()).await.ok()["count"], 2);
+    assert_eq!(alice.get(&of_room).await.ok(), sessions);
+    let all = format!("/room_keys/keys?version={version}");
+    assert_eq!(alice.delete(&all).await.ok()["count"], 0);
+    assert_eq!(alice.get(&all).await.ok(), json!({ "rooms": {} }));
+}

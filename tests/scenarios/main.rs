@@ -7,6 +7,7 @@ mod account_data;
 mod aliases;
 mod bad_input;
 mod calls;
+mod contacts;
 mod create_room;
 mod cross_signing;
 mod delayed_events;

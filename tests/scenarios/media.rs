@@ -236,3 +236,28 @@ async fn media_can_be_named_first_and_uploaded_later() {
     assert_eq!(alice.get(&download(media)).await.body, "late");
     alice.raw(Method::PUT, &path, "text/plain", "again").await.expect(409, "M_CANNOT_OVERWRITE_MEDIA");
 }
+
+#[tokio::test]
+async fn the_old_paths_without_a_token_are_shut_unless_they_are_opened() {
+    let Some(launch) = own() else { return };
+    let opened = "[registration]\nmode = \"open\"\n[media]\nallow_unauthenticated = true\n";
+    let open = Home::launch(own().expect("as before").with_config(opened)).await;
+    for (home, is_open) in [(Home::launch(launch).await, false), (open, true)] {
+        let alice = home.user("alice").await;
+        let sent = alice.raw(Method::POST, "/_matrix/media/v3/upload", "text/plain", "hello").await.ok();
+        let id = sent["content_uri"].as_str().and_then(|uri| uri.strip_prefix("mxc://")).expect("a uri").to_owned();
+        assert!(alice.get("/_matrix/media/v3/config").await.ok()["m.upload.size"].is_u64());
+        let old = home.get(&format!("/_matrix/media/v3/download/{id}/hello.txt")).await;
+        let small = home.get(&format!("/_matrix/media/v3/thumbnail/{id}?width=10&height=10")).await;
+        match is_open {
+            true => {
+                assert_eq!((old.status, &old.body[..]), (200, &b"hello"[..]));
+                assert_ne!(small["errcode"], "M_NOT_FOUND", "it is there, and no picture");
+            }
+            false => {
+                old.expect(404, "M_NOT_FOUND");
+                small.expect(404, "M_NOT_FOUND");
+            }
+        }
+    }
+}

@@ -258,3 +258,18 @@ async fn nobody_joins_or_leaves_for_another() {
     let leave = json!({ "membership": "leave" });
     bob.set_state(&room, "m.room.member", &alice.id, leave).await.expect(403, "M_FORBIDDEN");
 }
+
+#[tokio::test]
+async fn d3_58_nobody_joins_or_leaves_for_somebody_else() {
+    let home = home().await;
+    let (alice, bob, carol) = (home.user("alice").await, home.user("bob").await, home.user("carol").await);
+    let room = alice.public_room().await;
+    bob.join(&room).await.ok();
+    for (target, word) in [(&carol, "join"), (&carol, "knock"), (&bob, "leave"), (&bob, "join"), (&alice, "leave")] {
+        let path = format!("/rooms/{}/state/m.room.member/{}", encode(&room), encode(&target.id));
+        let who = if target.id == bob.id { &carol } else { &bob };
+        who.put(&path, json!({ "membership": word })).await.expect(403, "M_FORBIDDEN");
+    }
+    assert_eq!(membership(&alice, &room, &bob).await, "join");
+    alice.state(&room, "m.room.member", &carol.id).await.expect(404, "M_NOT_FOUND");
+}

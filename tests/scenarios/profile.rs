@@ -80,3 +80,13 @@ async fn names_of_wrong_type_are_refused_and_change_nothing() {
     }
     assert_eq!(alice.get(&path).await.ok()["displayname"], "Alice");
 }
+
+#[tokio::test]
+async fn a_field_is_taken_away() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    let path = format!("/profile/{}/displayname", alice.path_id());
+    alice.put(&path, json!({ "displayname": "Alice" })).await.ok();
+    alice.delete(&path).await.ok();
+    assert!(alice.get(&format!("/profile/{}", alice.path_id())).await.ok().get("displayname").is_none());
+}

@@ -199,3 +199,10 @@ async fn a_muted_room_does_not_notify() {
     alice.text(&room, "quiet").await;
     assert_eq!(counts(&bob.sync().await, &room), (0, 0));
 }
+
+#[tokio::test]
+async fn the_rules_of_the_global_scope_are_those_of_all() {
+    let home = home().await;
+    let alice = home.user("alice").await;
+    assert_eq!(alice.get("/pushrules/global/").await.ok(), alice.get("/pushrules/").await.ok()["global"]);
+}

@@ -112,3 +112,24 @@ async fn a_reaction_can_be_taken_back_and_given_again() {
     alice.redact(&room, &first).await.ok();
     alice.send(&room, "m.reaction", reaction).await.ok();
 }
+
+#[tokio::test]
+async fn a_redaction_can_be_sent_as_any_event() {
+    let home = home().await;
+    let (alice, bob) = (home.user("alice").await, home.user("bob").await);
+    for version in ["5", "10", "11", "12"] {
+        let room = alice.create_room(json!({ "room_version": version, "preset": "public_chat" })).await;
+        bob.join(&room).await.ok();
+        let said = alice.text(&room, "not for long").await;
+        let path = |txn: &str| format!("/rooms/{}/send/m.room.redaction/{txn}", encode(&room));
+        // Who may not redact it by the other endpoint may not by this one.
+        bob.put(&path("b"), json!({ "redacts": said })).await.expect(403, "M_FORBIDDEN");
+        let sent = alice.put(&path("a"), json!({ "redacts": said, "reason": "a slip" })).await.event_id();
+        let gone = alice.event(&room, &said).await.ok();
+        assert_eq!((&gone["content"], &gone["unsigned"]["redacted_because"]["event_id"]), (&json!({}), &json!(sent)));
+        assert_eq!(gone["unsigned"]["redacted_because"]["content"]["reason"], "a slip");
+        assert_eq!(alice.event(&room, &sent).await.ok()["redacts"], said.as_str(), "in version {version}");
+        alice.put(&path("c"), json!({})).await.expect(400, "M_BAD_JSON");
+        alice.put(&path("d"), json!({ "redacts": 17 })).await.expect(400, "M_BAD_JSON");
+    }
+}

@@ -212,3 +212,17 @@ async fn threads_may_be_only_ones_own_and_only_those_one_may_see() {
     assert_eq!(ids(&list), [&hers, &his]);
     assert_eq!(list["chunk"][0]["content"], json!({}), "the root of whom he ignores is shown redacted");
 }
+
+#[tokio::test]
+async fn relations_of_one_kind_and_type() {
+    let (_home, alice, room) = one().await;
+    let parent = alice.text(&room, "like it?").await;
+    let relates = json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": parent, "key": "+" } });
+    let path = format!("/rooms/{}/send/m.reaction/{}", encode(&room), alice.txn());
+    let reaction = alice.put(&path, relates).await.event_id();
+    let of = |kind: &str| {
+        format!("/_matrix/client/v1/rooms/{}/relations/{}/m.annotation/{kind}", encode(&room), encode(&parent))
+    };
+    assert_eq!(alice.get(&of("m.reaction")).await.ok()["chunk"][0]["event_id"], reaction.as_str());
+    assert_eq!(alice.get(&of("m.room.message")).await.ok()["chunk"], json!([]));
+}

@@ -200,3 +200,45 @@ fn alice_at(home: &Home, user: User) -> User {
     let reply = json!({ "user_id": user.id, "access_token": user.token, "device_id": user.device });
     User::from_reply(home.client(), &reply, &user.password)
 }
+
+/// Everything that lies in a folder and below it.
+fn bytes_below(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        match entry.path() {
+            path if path.is_dir() => found.extend(bytes_below(&path)),
+            path => found.push((path.clone(), std::fs::read(&path).unwrap_or_default())),
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn d3_53_no_password_and_no_token_lies_on_the_disk() {
+    let Some(launch) = own() else { return };
+    let mut home = Home::launch(launch).await;
+    let password = "a password that is nowhere written down";
+    let name = stoa_kit::unique();
+    let body = json!({ "username": name, "password": password, "refresh_token": true });
+    let reply = home.register(body).await.ok();
+    let alice = User::from_reply(home.client(), &reply, password);
+    let auth = json!({ "type": "m.login.password", "password": "a wrong password that is nowhere either" });
+    alice
+        .post("/account/password", json!({ "new_password": "another one of the kind", "auth": auth }))
+        .await
+        .expect_any(&[401, 403], &["M_FORBIDDEN", "M_UNKNOWN"]);
+    let login = alice.post_with_password("/_matrix/client/v1/login/get_token", json!({})).await.ok();
+    alice.set_account_data(None, "x.y", json!({ "found": "what is looked for in the right place" })).await.ok();
+    home.kill();
+    let files = bytes_below(home.how().folder());
+    let lies = |secret: &str| {
+        let wanted = secret.as_bytes();
+        files.iter().find(|(_, bytes)| bytes.windows(wanted.len()).any(|window| window == wanted)).map(|(path, _)| path)
+    };
+    assert!(lies("what is looked for in the right place").is_some(), "what is written is found");
+    let refresh = reply["refresh_token"].as_str().expect("a refresh token");
+    let login = login["login_token"].as_str().expect("a login token");
+    for secret in [password, "a wrong password that", "another one of the kind", &alice.token, refresh, login] {
+        assert_eq!(lies(secret), None);
+    }
+}

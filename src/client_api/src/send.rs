@@ -3,9 +3,9 @@
 use axum::{Router, extract::State, routing::put};
 use ruma_common::{OwnedEventId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use stoa_federation::Federation;
-use stoa_http::{Body, Json, Params, Raw, Result, Segments, Who};
+use stoa_http::{Body, Error, Json, Params, Raw, Result, Segments, Who};
 use stoa_rooms::{NewDelayed, NewEvent, Rooms, TxnKey};
 use stoa_view::View;
 
@@ -29,6 +29,8 @@ pub(crate) enum Sent {
     Now { event_id: OwnedEventId },
     Later { delay_id: String },
 }
+
+const REDACTION: &str = "m.room.redaction";
 
 #[derive(Deserialize)]
 struct Reason {
@@ -57,16 +59,30 @@ async fn send(
     }
     // The same id for another room or type is another transaction.
     let txn = TxnKey { device: who.device.clone(), deed: format!("send {room} {kind}"), id: txn };
-    let event = NewEvent {
-        sender: who.user.clone(),
-        kind,
-        state_key: None,
-        content: content.to_vec(),
-        redacts: None,
-        txn: Some(txn),
-        ts: None,
+    let (mut content, mut redacts) = (content.to_vec(), None);
+    if kind == REDACTION {
+        // Where it stands in the event is for the room's version to say.
+        let (target, rest) = redaction(&content)?;
+        (content, redacts) = (rest, Some(target));
+    }
+    let is_redaction = redacts.is_some();
+    let sender = who.user.clone();
+    let event = NewEvent { sender, kind, state_key: None, content, redacts, txn: Some(txn), ts: None };
+    let event_id = match is_redaction {
+        true => federation.redact(&room, event).await?,
+        false => federation.send(&room, event).await?,
     };
-    Ok(Json(Sent::Now { event_id: federation.send(&room, event).await? }))
+    Ok(Json(Sent::Now { event_id }))
+}
+
+/// What a redaction that is sent as an event redacts, and the rest of its content.
+fn redaction(content: &[u8]) -> Result<(OwnedEventId, Vec<u8>)> {
+    let mut content: Map<String, Value> = stoa_http::body::parse(content)?;
+    let Some(Value::String(target)) = content.remove("redacts") else {
+        return Err(Error::bad_json("redacts is missing, or no event id"));
+    };
+    let target = OwnedEventId::try_from(target).map_err(|_| Error::bad_json("redacts is no event id"))?;
+    Ok((target, Value::from(content).to_string().into_bytes()))
 }
 
 /// `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
@@ -87,7 +103,7 @@ async fn redact(
     };
     let event = NewEvent {
         sender: who.user.clone(),
-        kind: "m.room.redaction".into(),
+        kind: REDACTION.into(),
         state_key: None,
         content: content.to_string().into_bytes(),
         redacts: Some(event),

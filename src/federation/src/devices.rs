@@ -102,9 +102,12 @@ impl Federation {
         let patience = patience.unwrap_or(PATIENCE).min(LONGEST);
         let mut held = Wanted::new();
         let mut unknown: BTreeMap<OwnedServerName, Wanted> = BTreeMap::new();
+        let snapshot = inner.store.snapshot().await?;
         for (user, devices) in wanted {
+            // What is kept is for those who share a room: to others it would tell whom this server knows.
             let known = user.server_name() == self.server()
-                || inner.accounts.remote_devices(user).await?.is_some_and(|known| !known.stale);
+                || (inner.accounts.remote_devices(user).await?.is_some_and(|known| !known.stale)
+                    && inner.shares_room(&snapshot, who, user).await?);
             let list = if known { &mut held } else { unknown.entry(user.server_name().to_owned()).or_default() };
             list.insert(user.clone(), devices.clone());
         }

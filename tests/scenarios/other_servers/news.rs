@@ -247,3 +247,22 @@ async fn d3_68_keys_of_a_device_that_is_gone_are_given_to_nobody() {
     let told = other.get(home, &path("user/devices", &[&alice.id])).await.ok();
     assert!(!told.to_string().contains(&gone.device), "{told}");
 }
+
+#[tokio::test]
+async fn d3_52_a_list_of_devices_is_for_those_who_share_a_room() {
+    let Some(meeting) = Meeting::new().await else { return };
+    let (home, other) = (&meeting.home, &meeting.other);
+    let Inside { alice, bob, .. } = &meeting.inside().await;
+    let dan = home.user("dan").await;
+    let keys = stoa_kit::Keys::new(9).device(bob, "PHONE");
+    let devices = json!({ "user_id": bob, "stream_id": 1, "devices": [{ "device_id": "PHONE", "keys": keys }] });
+    other.answers_with("v1/user/devices/", 200, devices);
+    other.answers_with("v1/user/keys/query", 200, json!({ "device_keys": {} }));
+    let query = json!({ "device_keys": { bob: [] } });
+    let found = alice.post("/keys/query", query.clone()).await.ok();
+    assert!(found["device_keys"][bob]["PHONE"].is_object(), "{found}");
+    let asked = other.heard("v1/user/keys/query").len();
+    let found = dan.post("/keys/query", query).await.ok();
+    assert!(found["device_keys"][bob]["PHONE"].is_null(), "{found}");
+    assert_eq!(other.heard("v1/user/keys/query").len(), asked + 1, "their server says what Dan may see");
+}
