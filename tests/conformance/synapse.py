@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from server import free_port
+from server import end, free_port
 
 OFF = {"per_second": 1_000_000, "burst_count": 1_000_000}
 
@@ -87,11 +86,5 @@ class Synapse:
         raise SystemExit("Synapse did not answer")
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        end(self.process)
         self.folder.cleanup()
