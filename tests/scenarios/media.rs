@@ -1,5 +1,6 @@
 //! Client-Server API, "Content repository": upload, authenticated download, thumbnails.
 
+mod bucket;
 mod previews;
 
 use stoa_kit::{Home, Method, User, json};

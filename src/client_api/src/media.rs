@@ -60,6 +60,8 @@ struct UploadParams {
 #[derive(Deserialize)]
 struct DownloadParams {
     timeout_ms: Option<u64>,
+    #[serde(default)]
+    allow_redirect: bool,
     /// Of the old endpoints only.
     allow_remote: Option<bool>,
 }
@@ -77,6 +79,8 @@ struct ThumbnailParams {
     method: Option<Fit>,
     animated: Option<bool>,
     timeout_ms: Option<u64>,
+    #[serde(default)]
+    allow_redirect: bool,
     allow_remote: Option<bool>,
 }
 
@@ -143,7 +147,7 @@ async fn download(
 ) -> Result<Response> {
     count(&media, &limits, &server, &id, &who.user).await?;
     let file = media.open(&server, &id, wait(params.timeout_ms)).await?;
-    send(file, None, &headers).await
+    whole(file, params.allow_redirect, &headers).await
 }
 
 /// `GET /_matrix/client/v1/media/download/{serverName}/{mediaId}/{fileName}`
@@ -185,7 +189,7 @@ async fn old_download(
     thawed(&media, &server, params.allow_remote)?;
     count(&media, &limits, &server, &id, ip).await?;
     let file = media.open(&server, &id, wait(params.timeout_ms)).await?;
-    send(file, None, &headers).await
+    whole(file, params.allow_redirect, &headers).await
 }
 
 /// `GET /_matrix/media/v3/download/{serverName}/{mediaId}/{fileName}`
@@ -275,20 +279,32 @@ async fn small(
     params: ThumbnailParams,
     headers: &HeaderMap,
 ) -> Result<Response> {
-    let ThumbnailParams { width, height, method, animated, timeout_ms, .. } = params;
+    let ThumbnailParams { width, height, method, animated, timeout_ms, allow_redirect, .. } = params;
     let method = match method {
         Some(Fit::Crop) => Method::Crop,
         Some(Fit::Scale) | None => Method::Scale,
     };
     let request = ThumbnailRequest { width, height, method, animated: animated.unwrap_or(false) };
     match media.thumbnail(server, id, request, wait(timeout_ms)).await? {
-        Thumbnail::Original(file) => send(file, None, headers).await,
+        Thumbnail::Original(file) => whole(file, allow_redirect, headers).await,
         Thumbnail::Made { bytes, content_type } => {
             let mut response = Response::new(Body::from(bytes));
             harmless(response.headers_mut(), content_type, Some(Thumbnail::name(content_type)));
             Ok(response)
         }
     }
+}
+
+/// Sends a file, or sends the client to where it is if both want that ("Content repository", `allow_redirect`).
+async fn whole(file: Download, allow_redirect: bool, headers: &HeaderMap) -> Result<Response> {
+    let link = if allow_redirect { file.link().await? } else { None };
+    let Some((link, good_for)) = link else { return send(file, None, headers).await };
+    let mut response = StatusCode::TEMPORARY_REDIRECT.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, HeaderValue::from_str(&link).map_err(Error::internal)?);
+    // Kept for as long as what it leads to can be had then for a while still.
+    set(headers, header::CACHE_CONTROL, &format!("private, max-age={}", good_for.as_secs() / 2));
+    Ok(response)
 }
 
 /// Sends a file, or the part of it that was asked for.

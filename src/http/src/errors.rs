@@ -205,7 +205,7 @@ impl From<stoa_media::Error> for Error {
             E::RemoteTooLarge => Error::new(StatusCode::BAD_GATEWAY, "M_TOO_LARGE", message),
             E::Away(_) | E::NoPreview => Error::new(StatusCode::BAD_GATEWAY, "M_UNKNOWN", message),
             E::Busy => Error::new(StatusCode::SERVICE_UNAVAILABLE, "M_UNKNOWN", message),
-            E::Disk(_) | E::Failed(_) => Error::internal(message),
+            E::Disk(_) | E::Failed(_) | E::Bucket(_) => Error::internal(message),
             E::Store(error) => error.into(),
         }
     }

@@ -56,6 +56,9 @@ pub enum Error {
     /// The disk failed.
     #[error("the disk failed: {0}")]
     Disk(#[from] io::Error),
+    /// The bucket that holds the files failed.
+    #[error("the bucket failed: {0}")]
+    Bucket(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

@@ -53,7 +53,7 @@ impl Files {
 }
 
 /// Two levels of folders by the first letters of the id, which are random; ids of one or two letters share one.
-fn shard(id: &str) -> PathBuf {
+pub(crate) fn shard(id: &str) -> PathBuf {
     let part = |from: usize| id.get(from..from + 2).unwrap_or("_").to_owned();
     PathBuf::from(part(0)).join(part(2))
 }

@@ -3,6 +3,7 @@
 //! The bytes of a file are in a file of our own whose name is its media id, which we made: no path ever comes from what
 //! somebody sent. What else is known of it is in the store.
 
+mod bucket;
 mod cache;
 mod disposition;
 mod download;
@@ -26,7 +27,9 @@ use stoa_remote::Remote;
 use stoa_store::{Env, Store};
 use tokio::sync::{Mutex, Notify, Semaphore};
 
+use crate::{bucket::Bucket, fetch::Fetches, files::Files, previews::Previews};
 pub use crate::{
+    bucket::BucketConfig,
     disposition::{disposition, may_be_inline},
     download::Download,
     error::Error,
@@ -36,7 +39,6 @@ pub use crate::{
     thumbnail::{Method, Thumbnail, ThumbnailRequest},
     upload::{About, Pending, Upload},
 };
-use crate::{fetch::Fetches, files::Files, previews::Previews};
 
 /// How media is to be.
 #[derive(Clone, Debug)]
@@ -69,6 +71,8 @@ pub struct Config {
     pub pending_ms: u64,
     /// How previews of links are made, if they are.
     pub previews: Option<PreviewConfig>,
+    /// The bucket that uploads go to, if they do not stay in the folder.
+    pub bucket: Option<BucketConfig>,
 }
 
 impl Config {
@@ -89,6 +93,7 @@ impl Config {
             max_pending: 20,
             pending_ms: 24 * 60 * 60 * 1000,
             previews: None,
+            bucket: None,
         }
     }
 }
@@ -101,6 +106,8 @@ pub(crate) struct Inner {
     files: Files,
     /// Those of other servers, each named by the hash of its URI.
     remote_files: Files,
+    /// Where uploads go; what is in the folder all the same is taken from there.
+    bucket: Option<Bucket>,
     fetches: Fetches,
     previews: Option<Previews>,
     /// How many bytes they have in all, once that was counted. Held while it changes.
@@ -123,8 +130,18 @@ pub struct Media {
 
 impl Media {
     /// The files that a store knows, and those that other servers give.
-    pub fn new(store: Store, env: Env, server: OwnedServerName, remote: Remote, config: Config) -> Media {
+    ///
+    /// # Errors
+    /// [`Error::Bucket`] where its settings contradict each other.
+    pub fn new(
+        store: Store,
+        env: Env,
+        server: OwnedServerName,
+        remote: Remote,
+        config: Config,
+    ) -> Result<Media, Error> {
         let inner = Inner {
+            bucket: config.bucket.as_ref().map(Bucket::new).transpose()?,
             files: Files::new(config.folder.clone()),
             remote_files: Files::new(config.folder.join("remote")),
             fetches: Fetches::new(remote),
@@ -139,7 +156,7 @@ impl Media {
             server,
             config,
         };
-        Media { inner: Arc::new(inner) }
+        Ok(Media { inner: Arc::new(inner) })
     }
 
     /// Makes the folders, and removes what uploads that were interrupted by the end of the server left there.
@@ -167,6 +184,8 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     if id.is_empty() || id.len() > 255 || !id.bytes().all(good) { Err(Error::BadId) } else { Ok(()) }
 }
 
+#[cfg(test)]
+mod bucket_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]

@@ -11,7 +11,6 @@ use stoa_store::{
     },
     schema,
 };
-use tokio::fs;
 
 use crate::{Error, Media, sweep::Whose};
 
@@ -78,8 +77,7 @@ impl Media {
             Err(stoa_store::Error::Conflict) => return Ok(()),
             Err(why) => return Err(why.into()),
         }
-        let _ = fs::remove_file(self.inner.files.of(id)).await;
-        let _ = fs::remove_dir_all(self.inner.files.thumbnails(id)).await;
+        self.remove(id).await;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use futures_util::{StreamExt, TryStreamExt};
 use stoa_store::schema;
 use tokio::{
     fs,
@@ -18,6 +19,9 @@ use crate::{Error, Media, check_id, files::Files};
 const AGE_MS: u64 = 60 * 60 * 1000;
 /// How often a piece of the work is done: one of the folders that files are spread over.
 const PAUSE: Duration = Duration::from_secs(60);
+/// After how many of them the bucket is looked at again, and at how many objects at once.
+const BUCKET_TICKS: u32 = 24 * 60;
+const OBJECTS: usize = 1_000;
 
 /// Whose files are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,7 @@ impl Media {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut ours, mut theirs) = (None, None);
         let (mut our_rows, mut their_rows) = (None, None);
+        let (mut objects, mut since) = (None, 0_u32);
         loop {
             ticks.tick().await;
             for (whose, after) in [(Whose::Ours, &mut ours), (Whose::Theirs, &mut theirs)] {
@@ -46,6 +51,15 @@ impl Media {
                     tracing::warn!(%why, "cannot forget files that are kept no longer");
                     None
                 });
+            }
+            // A bucket is asked for money: once a day from the beginning to the end.
+            since = since.saturating_add(1);
+            if objects.is_some() || since >= BUCKET_TICKS {
+                objects = self.sweep_bucket(objects.take()).await.unwrap_or_else(|why| {
+                    tracing::warn!(%why, "cannot look for files in the bucket that nobody can ask for");
+                    None
+                });
+                since = 0;
             }
             if let Err(why) = self.forget().await {
                 tracing::warn!(%why, "cannot forget files of other servers");
@@ -91,6 +105,23 @@ impl Media {
             let _ = fs::remove_dir_all(self.of(whose).thumbnails(id)).await;
         }
         Ok(())
+    }
+
+    /// Sweeps the objects that follow this one; answers where to go on, or nothing after the last.
+    pub(crate) async fn sweep_bucket(&self, after: Option<String>) -> Result<Option<String>, Error> {
+        let Some(bucket) = &self.inner.bucket else { return Ok(None) };
+        let mut objects = std::pin::pin!(bucket.after(after.as_deref()).take(OBJECTS));
+        let mut last = None;
+        while let Some((id, about)) = objects.try_next().await? {
+            let written_ms = u64::try_from(about.last_modified.timestamp_millis()).unwrap_or(u64::MAX);
+            let is_old = written_ms.saturating_add(AGE_MS) <= self.inner.env.now_ms();
+            if is_old && !self.is_known(Whose::Ours, &id).await? {
+                tracing::info!("removing a file from the bucket that the database does not know");
+                bucket.object(&id).delete().await?;
+            }
+            last = Some(about.location.to_string());
+        }
+        Ok(last)
     }
 
     async fn is_known(&self, whose: Whose, id: &str) -> Result<bool, Error> {

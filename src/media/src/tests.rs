@@ -64,7 +64,7 @@ pub(crate) async fn world() -> World {
     let key = Arc::new(SigningKey::from_seed(&[1; 32], "here").unwrap());
     let others = stoa_remote::Config { deny: vec!["denied.example".to_owned()], ..stoa_remote::Config::default() };
     let remote = Remote::new(store.clone(), env.clone(), here.clone(), key, net.clone(), others);
-    let media = Media::new(store, env, here.clone(), remote, config);
+    let media = Media::new(store, env, here.clone(), remote, config).unwrap();
     media.prepare().await.unwrap();
     World { media, clock, net, here, folder }
 }
@@ -76,7 +76,7 @@ impl World {
         let mut config = inner.config.clone();
         change(&mut config);
         let (store, env, remote) = (inner.store.clone(), inner.env.clone(), inner.fetches.remote.clone());
-        self.media = Media::new(store, env, self.here.clone(), remote, config);
+        self.media = Media::new(store, env, self.here.clone(), remote, config).unwrap();
     }
 
     pub(crate) async fn upload(&self, bytes: &[u8], kind: &str) -> String {
@@ -86,7 +86,7 @@ impl World {
         self.media.keep(upload, ALICE, about).await.unwrap()
     }
 
-    async fn read(&self, id: &str, from: u64, length: u64) -> Vec<u8> {
+    pub(crate) async fn read(&self, id: &str, from: u64, length: u64) -> Vec<u8> {
         let download = self.media.open(&self.here, id, NOW).await.unwrap();
         let pieces: Vec<Bytes> = download.bytes(from, length).await.unwrap().try_collect().await.unwrap();
         pieces.concat()

@@ -133,13 +133,11 @@ impl Media {
             return Err(Error::NoThumbnail);
         }
         let max_pixels = self.inner.config.max_pixels;
-        let path = found.path.clone();
-        let moves = request.animated && blocking(move || moving::moves(&path, max_pixels)).await?;
-        let work = match request.target() {
-            Some(target) => Work { target: Some(target), moves, may_move: kind != "image/jpeg" },
-            None if moves || kind == "image/jpeg" => return self.original(server, id).await,
-            None => Work { target: None, moves, may_move: true },
-        };
+        let may_move = kind != "image/jpeg";
+        let work = Work { target: request.target(), animated: request.animated && may_move, may_move };
+        if work.target.is_none() && !may_move {
+            return self.original(server, id).await;
+        }
         if let Some(kept) = work.kept(&found.thumbnails).await {
             return Ok(kept);
         }
@@ -148,8 +146,8 @@ impl Media {
         if let Some(kept) = work.kept(&found.thumbnails).await {
             return Ok(kept);
         }
-        let path = found.path;
-        let made = blocking(move || work.make(&path, max_pixels)).await.map_err(|why| match why {
+        let at_hand = self.at_hand(&found).await?;
+        let made = blocking(move || work.make(at_hand.path(), max_pixels)).await.map_err(|why| match why {
             Error::ImageTooLarge if server != self.inner.server => Error::RemoteTooLarge,
             why => why,
         })?;
@@ -178,8 +176,8 @@ impl Media {
 struct Work {
     /// Nothing where it keeps its size.
     target: Option<Target>,
-    /// Whether it moves, and shall.
-    moves: bool,
+    /// Whether it shall move if it does.
+    animated: bool,
     /// Whether it may move although it shall not.
     may_move: bool,
 }
@@ -187,8 +185,9 @@ struct Work {
 impl Work {
     /// Makes it; nothing where the picture itself serves as well.
     fn make(self, path: &Path, max_pixels: u64) -> Result<Option<resize::Made>, Error> {
+        let moves = self.animated && moving::moves(path, max_pixels)?;
         if let Some(target) = self.target {
-            if self.moves {
+            if moves {
                 match moving::resize(path, target, max_pixels)? {
                     Moving::Original => return Ok(None),
                     Moving::Made(made) => return Ok(Some(made)),
@@ -198,6 +197,9 @@ impl Work {
             if let Some(made) = resize::resize(path, target, max_pixels)? {
                 return Ok(Some(made));
             }
+        }
+        if self.target.is_none() && moves {
+            return Ok(None);
         }
         // What shall stand still must not be the picture that moves.
         match self.may_move && moving::moves(path, max_pixels)? {
@@ -209,8 +211,8 @@ impl Work {
     /// Where it may be, and of which type it is then: nowhere where it is not kept.
     fn places(self, folder: &Path) -> Vec<(PathBuf, &'static str)> {
         let Some(target) = self.target.filter(|target| target.is_usual()) else { return Vec::new() };
-        let kinds: &[(&str, &str)] = match self.moves {
-            // Where there are too many frames it stands still all the same.
+        let kinds: &[(&str, &str)] = match self.animated {
+            // Where it does not move, or has too many frames, it stands still all the same.
             true => &[("moving.gif", "image/gif"), ("moving.jpg", "image/jpeg"), ("moving.png", "image/png")],
             false => &[("jpg", "image/jpeg"), ("png", "image/png")],
         };

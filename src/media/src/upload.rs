@@ -196,15 +196,28 @@ impl Media {
     }
 
     /// First the bytes, then the row: a row without bytes would be a broken promise, bytes without a row are only waste.
-    async fn settle(&self, upload: Upload, id: &str, old: Row, about: About) -> Result<(), Error> {
-        let to = self.inner.files.of(id);
-        let size = upload.settle_at(&to).await?;
-        let file = File { size, content_type: about.content_type, name: about.name };
+    async fn settle(&self, mut upload: Upload, id: &str, old: Row, about: About) -> Result<(), Error> {
+        let file = File { size: upload.size, content_type: about.content_type, name: about.name };
+        match &self.inner.bucket {
+            Some(bucket) => bucket.object(id).put(&upload.written().await?, &file).await?,
+            None => drop(upload.settle_at(&self.inner.files.of(id)).await?),
+        }
         let noted = self.note(id, old, file).await;
         if noted.is_err() {
-            let _ = fs::remove_file(&to).await;
+            self.remove(id).await;
         }
         noted
+    }
+
+    /// Removes the bytes of an upload that the store does not know any more. What stays is swept up.
+    pub(crate) async fn remove(&self, id: &str) {
+        let _ = fs::remove_file(self.inner.files.of(id)).await;
+        let _ = fs::remove_dir_all(self.inner.files.thumbnails(id)).await;
+        if let Some(bucket) = &self.inner.bucket
+            && let Err(why) = bucket.object(id).delete().await
+        {
+            tracing::warn!(%why, "cannot remove a file from the bucket");
+        }
     }
 
     async fn note(&self, id: &str, old: Row, file: File) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The configuration: the file, what overrides it, and what it means for each part. `config/stoa.toml` shows every option.
 
+mod bucket;
 mod federation;
 mod previews;
 mod search;
@@ -17,6 +18,7 @@ use stoa_event::ids::OwnedServerName;
 use stoa_http::limit;
 
 pub use self::{
+    bucket::BucketConfig,
     federation::{FederationConfig, IpRange, Pattern},
     previews::PreviewsConfig,
     search::{SearchConfig, UserDirectoryConfig},
@@ -172,6 +174,8 @@ pub struct MediaConfig {
     pub local_unused_days: u64,
     /// Whether the endpoints without authentication are served too, for old clients.
     pub allow_unauthenticated: bool,
+    /// Where uploads are kept instead of the data folder.
+    pub bucket: BucketConfig,
 }
 
 /// Delayed events.
@@ -246,6 +250,7 @@ impl Default for MediaConfig {
             local_days: 0,
             local_unused_days: 0,
             allow_unauthenticated: false,
+            bucket: BucketConfig::default(),
         }
     }
 }
@@ -350,6 +355,7 @@ impl Config {
         self.name()?;
         self.tls.check()?;
         self.federation.check()?;
+        self.media.bucket.check()?;
         self.url_previews.check()?;
         self.search.check()?;
         self.support.check().map_err(|why| Error::Value { option: "support", why })?;
@@ -440,10 +446,13 @@ impl Config {
     }
 
     /// What this means for files.
-    pub fn media(&self) -> stoa_media::Config {
+    ///
+    /// # Errors
+    /// Where the file with the key of the bucket cannot be read.
+    pub fn media(&self) -> Result<stoa_media::Config, Error> {
         let limit = |value: u64| Some(value).filter(|value| *value > 0);
         let days = |days: u64| limit(days.saturating_mul(24 * 60 * 60 * 1000));
-        stoa_media::Config {
+        Ok(stoa_media::Config {
             max_upload: self.media.max_upload.0,
             user_quota: limit(self.media.user_quota.0),
             max_remote: self.media.max_remote.0,
@@ -455,8 +464,9 @@ impl Config {
                 unused_ms: days(self.media.local_unused_days),
             },
             allow_unauthenticated: self.media.allow_unauthenticated,
+            bucket: self.media.bucket.bucket()?,
             ..stoa_media::Config::in_folder(self.data.join("media"))
-        }
+        })
     }
 }
 

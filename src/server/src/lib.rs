@@ -51,6 +51,9 @@ pub enum Error {
     /// The database cannot be opened.
     #[error("cannot open the database: {0}")]
     Database(String),
+    /// The bucket that is to hold files cannot be one.
+    #[error("media.bucket: {0}")]
+    Bucket(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

@@ -73,7 +73,7 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     if let Err(why) = media.prepare().await {
         drop(media);
         parts.close().await;
-        return Err(Error::Media(why.to_string()));
+        return Err(Error::Bucket(why.to_string()));
     }
     parts.workers.beside(media.run());
     parts.disk = Some(engine);
@@ -100,7 +100,7 @@ pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
     let (store, committer) = Store::open(engine, options).await?;
     let mut workers = Workers::default();
     workers.commit(committer);
-    let media = stoa_media::Config { previews, ..config.media() };
+    let media = stoa_media::Config { previews, ..config.media()? };
     match join(config, media, env, transport, &store, &mut workers).await {
         Ok(api) => {
             if search {
@@ -131,7 +131,8 @@ async fn join(
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), config.rooms());
     let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote.clone());
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
-    let media = Media::new(store.clone(), env.clone(), name.clone(), remote, media);
+    let media = Media::new(store.clone(), env.clone(), name.clone(), remote, media)
+        .map_err(|why| Error::Bucket(why.to_string()))?;
     let search = Search::new(store.clone(), config.search()).map_err(|why| Error::Search(why.to_string()))?;
     let limits = Limits::new(config.limits.clone(), env.clock.clone());
     let settings = stoa_client_api::Config {

@@ -4,6 +4,7 @@
 //! `Sync` one answer of `/sync`, and `Replica` a client that keeps its own copy of rooms from nothing but `/sync`.
 
 mod account;
+mod bucket;
 mod ca;
 mod crowd;
 mod garden;
@@ -22,6 +23,7 @@ mod sync;
 mod tls;
 
 pub use account::User;
+pub use bucket::Bucket;
 pub use ca::{Ca, CertificateFiles};
 pub use crowd::Crowd;
 pub use garden::Garden;
