@@ -5,6 +5,7 @@
 
 mod account_data;
 mod aliases;
+mod appservices;
 mod bad_input;
 mod calls;
 mod contacts;

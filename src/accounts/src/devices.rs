@@ -52,6 +52,9 @@ pub(crate) struct Seen {
 impl Accounts {
     /// Remembers that a device was seen. It costs a look into memory; [`Accounts::write_seen`] writes it some time.
     pub fn seen(&self, who: &Who, ip: Option<IpAddr>) {
+        if !who.has_device() {
+            return;
+        }
         let ts = self.env().now_ms();
         let mut waiting = self.inner.seen.waiting.lock();
         if let Some(sight) = waiting.get_mut(&who.user_no).and_then(|devices| devices.get_mut(&who.device)) {

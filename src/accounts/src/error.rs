@@ -36,8 +36,11 @@ pub enum Error {
     #[error("{0}")]
     InvalidUsername(&'static str),
     /// The name is reserved (`M_EXCLUSIVE`).
-    #[error("this user name is reserved")]
+    #[error("this name is reserved")]
     Exclusive,
+    /// An application service names a device that its user does not have (`M_UNKNOWN_DEVICE`).
+    #[error("the user has no such device")]
+    UnknownDevice,
     /// The password is too easy to guess (`M_WEAK_PASSWORD`).
     #[error("{0}")]
     WeakPassword(String),

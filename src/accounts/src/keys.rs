@@ -53,6 +53,9 @@ impl Accounts {
     /// # Errors
     /// [`Error::InvalidParam`] for keys of another device, [`Error::BadJson`] for what are no keys
     pub async fn upload_keys(&self, who: &Who, upload: KeyUpload) -> Result<KeyCounts> {
+        if !who.has_device() {
+            return Err(Error::Unknown("keys belong to a device: the application service must name one by device_id"));
+        }
         let _guard = self.lock(who.user_no).await;
         let snapshot = self.store().snapshot().await?;
         let mut tx = Tx::new();

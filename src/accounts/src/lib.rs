@@ -10,6 +10,7 @@ mod devices;
 mod error;
 pub mod filters;
 mod for_servers;
+mod for_services;
 mod guests;
 mod jwt;
 mod key_backup;
@@ -26,6 +27,7 @@ mod pushers;
 mod register;
 pub mod remote_devices;
 pub mod reports;
+mod services;
 mod tickets;
 mod to_device;
 mod token;
@@ -46,10 +48,11 @@ pub use moderation::Measure;
 pub use passwords::Password;
 pub use profile::{AVATAR_URL, DISPLAYNAME, ShortProfile};
 pub use register::{NewAccount, Registered};
+pub use services::{BadService, Service, ServiceFile, Services};
 use stoa_event::ids::{OwnedServerName, OwnedUserId, UserId};
 use stoa_store::{Env, Store, UserNo};
 pub use to_device::Messages;
-use tokio::sync::{Mutex, MutexGuard, broadcast};
+use tokio::sync::{Mutex, MutexGuard, broadcast, watch};
 pub use users::{Account, User};
 pub use who::Who;
 
@@ -73,6 +76,7 @@ struct Inner {
     /// Tokens to log in with, and whose they are.
     login_tokens: Tickets<OwnedUserId>,
     seen: Seen,
+    services: watch::Sender<Arc<Services>>,
     /// Who reads rows of a user and writes what follows from them holds one of these: one writer a user.
     users: Vec<Mutex<()>>,
     names: Vec<Mutex<()>>,
@@ -97,6 +101,7 @@ impl Accounts {
             openid: Tickets::new("soi", openid::LIFE_MS),
             login_tokens: Tickets::new("stl", login::TOKEN_LIFE_MS),
             seen: Seen::default(),
+            services: watch::Sender::default(),
             users: locks(),
             names: locks(),
             waiting: broadcast::channel(1024).0,

@@ -71,7 +71,7 @@ impl Accounts {
 
     pub(crate) async fn free_name(&self, name: &str) -> Result<OwnedUserId> {
         let id = self.new_user_id(name)?;
-        if self.is_reserved(id.localpart()) {
+        if self.is_reserved(id.localpart()) || self.services().keeps_user(id.as_str(), None) {
             return Err(Error::Exclusive);
         }
         match self.account(&id).await? {

@@ -14,7 +14,7 @@ use stoa_store::{
     schema,
 };
 
-use crate::{Accounts, Error, Result, token};
+use crate::{Accounts, Error, Result, Service, token};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Who {
     pub user: OwnedUserId,
     /// The user's number in the store.
     pub user_no: UserNo,
-    /// The id of the device.
+    /// The id of the device; empty for an application service that named none.
     pub device: String,
     /// Whether the user administers this server.
     pub admin: bool,
@@ -33,6 +33,20 @@ pub struct Who {
     pub locked: bool,
     /// Whether an administrator suspended the account.
     pub suspended: bool,
+    /// The application service that asks as the user.
+    pub service: Option<Arc<Service>>,
+}
+
+impl Who {
+    /// Whether rate limits do not hold for who asks (Application Service API, `rate_limited`).
+    pub fn is_unlimited(&self) -> bool {
+        self.service.as_ref().is_some_and(|service| !service.rate_limited || service.sender == self.user)
+    }
+
+    /// Whether a device asks.
+    pub fn has_device(&self) -> bool {
+        !self.device.is_empty()
+    }
 }
 
 struct Session {
@@ -122,6 +136,7 @@ impl Accounts {
             guest: account.guest,
             locked: account.locked,
             suspended: account.suspended,
+            service: None,
         };
         Ok(Some(Session { who, expires: row.expires }))
     }

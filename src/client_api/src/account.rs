@@ -39,7 +39,11 @@ pub(crate) fn routes() -> Router<Api> {
 
 /// `GET /_matrix/client/v3/account/whoami`
 async fn whoami(who: Who) -> Json<Value> {
-    Json(json!({ "user_id": who.user, "device_id": who.device, "is_guest": who.guest }))
+    let mut answer = json!({ "user_id": who.user, "is_guest": who.guest });
+    if who.has_device() {
+        answer["device_id"] = who.device.clone().into();
+    }
+    Json(answer)
 }
 
 #[derive(Deserialize)]

@@ -4,6 +4,7 @@ use axum::{Router, extract::State, routing::get};
 use ruma_common::{OwnedRoomAliasId, OwnedRoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use stoa_accounts::Accounts;
 use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
 use stoa_rooms::Rooms;
@@ -60,9 +61,11 @@ async fn resolve(
 async fn create(
     who: Who,
     State(rooms): State<Rooms>,
+    State(accounts): State<Accounts>,
     Segments(alias): Segments<OwnedRoomAliasId>,
     Body(body): Body<RoomIdBody>,
 ) -> Result<Empty> {
+    accounts.may_have_alias(&who, alias.as_str())?;
     match rooms.create_alias(&alias, &body.room_id, &who.user).await {
         Err(error @ stoa_rooms::Error::AliasTaken) => {
             Err(Error::new(http::StatusCode::CONFLICT, "M_UNKNOWN", error.to_string()))
@@ -72,8 +75,18 @@ async fn create(
 }
 
 /// `DELETE /_matrix/client/v3/directory/room/{roomAlias}`
-async fn delete(who: Who, State(rooms): State<Rooms>, Segments(alias): Segments<OwnedRoomAliasId>) -> Result<Empty> {
-    rooms.delete_alias(&alias, &who.user, who.admin).await?;
+async fn delete(
+    who: Who,
+    State(rooms): State<Rooms>,
+    State(accounts): State<Accounts>,
+    Segments(alias): Segments<OwnedRoomAliasId>,
+) -> Result<Empty> {
+    // An administrator may take away what a service left behind.
+    if !who.admin {
+        accounts.may_have_alias(&who, alias.as_str())?;
+    }
+    // What is in its namespace is a service's to manage.
+    rooms.delete_alias(&alias, &who.user, who.admin || who.service.is_some()).await?;
     Ok(Empty {})
 }
 

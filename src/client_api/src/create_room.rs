@@ -76,6 +76,9 @@ async fn create(
     State(federation): State<Federation>,
     Body(request): Body<Request>,
 ) -> Result<Json<Response>> {
+    if let Some(name) = &request.room_alias_name {
+        accounts.may_have_alias(&who, &format!("#{name}:{}", rooms.server()))?;
+    }
     let addresses = request.invite_3pid.into_iter().map(third_party).collect::<Result<Vec<_>>>()?;
     let mut invite = Vec::with_capacity(request.invite.len());
     for user in request.invite {

@@ -3,6 +3,7 @@
 use axum::{
     Router,
     extract::State,
+    http::StatusCode,
     routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
@@ -53,15 +54,21 @@ struct Rename {
     display_name: Option<String>,
 }
 
-/// `PUT /_matrix/client/v3/devices/{deviceId}`
+/// `PUT /_matrix/client/v3/devices/{deviceId}`. Application services make devices by it (v1.17, "Device management").
 async fn rename(
     State(accounts): State<Accounts>,
     who: Who,
     Segments(id): Segments<String>,
     Body(body): Body<Rename>,
-) -> Result<Empty> {
-    accounts.rename_device(who.user_no, &id, body.display_name.as_deref()).await?;
-    Ok(Empty {})
+) -> Result<(StatusCode, Empty)> {
+    let name = body.display_name.as_deref();
+    if who.service.is_some() && accounts.put_device(&who, &id, name).await? {
+        return Ok((StatusCode::CREATED, Empty {}));
+    }
+    if who.service.is_none() {
+        accounts.rename_device(who.user_no, &id, name).await?;
+    }
+    Ok((StatusCode::OK, Empty {}))
 }
 
 #[derive(Deserialize)]

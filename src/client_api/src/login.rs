@@ -11,12 +11,14 @@ use stoa_accounts::{
     Accounts, LoggedIn, NewDevice, Password, TOKEN_LIFE_MS, Tokens,
     uia::{AuthData, Identifier},
 };
-use stoa_http::{Body, Empty, Error, Ip, Json, Result, Who};
+use stoa_http::{AsService, Body, Empty, Error, Ip, Json, Result, Who};
 
 use crate::{Api, paths::Paths};
 
 const PASSWORD: &str = "m.login.password";
 const TOKEN: &str = "m.login.token";
+/// Of application services (Application Service API, "Server admin style permissions").
+pub(crate) const SERVICE: &str = "m.login.application_service";
 /// As Synapse calls it; there is no stable name.
 const JWT: &str = "org.matrix.login.jwt";
 
@@ -83,11 +85,19 @@ async fn flows(State(accounts): State<Accounts>) -> Json<Value> {
     if accounts.config().jwt.is_some() {
         flows.push(json!({ "type": JWT }));
     }
+    if !accounts.services().all().is_empty() {
+        flows.push(json!({ "type": SERVICE }));
+    }
     Json(json!({ "flows": flows }))
 }
 
 /// `POST /_matrix/client/v3/login`
-async fn login(State(accounts): State<Accounts>, Ip(ip): Ip, Body(mut body): Body<Login>) -> Result<Json<Session>> {
+async fn login(
+    State(accounts): State<Accounts>,
+    Ip(ip): Ip,
+    service: Result<AsService>,
+    Body(mut body): Body<Login>,
+) -> Result<Json<Session>> {
     let device = NewDevice {
         id: body.device_id.take(),
         name: body.initial_device_display_name.take(),
@@ -100,6 +110,7 @@ async fn login(State(accounts): State<Accounts>, Ip(ip): Ip, Body(mut body): Bod
             let password = body.password.ok_or_else(|| Error::missing_param("password is missing"))?;
             accounts.login(&user, Password::new(password), &device).await?
         }
+        Some(SERVICE) => accounts.login_for(&service?.0, named(&body)?, &device).await?,
         Some(TOKEN) => accounts.login_by_token(&token(body)?, &device).await?,
         Some(JWT) if accounts.config().jwt.is_some() => accounts.login_by_jwt(&token(body)?, &device).await?,
         Some(_) => return Err(Error::unknown("This server does not know that way to log in")),

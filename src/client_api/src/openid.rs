@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use stoa_accounts::{Accounts, openid::LIFE_MS};
 use stoa_http::{Body, Error, Json, Limits, Result, Segments, Who, limit::Kind};
 
-use crate::{Api, paths::Paths};
+use crate::{Api, paths::Paths, throttle};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new().v3("/user/{userId}/openid/request_token", post(request))
@@ -23,7 +23,7 @@ async fn request(
     if user != who.user {
         return Err(Error::forbidden("nobody gets a token for somebody else"));
     }
-    limits.take(Kind::Message, &who.user)?;
+    throttle::take(&limits, Kind::Message, &who)?;
     Ok(Json(json!({
         "access_token": accounts.new_openid_token(&who),
         "token_type": "Bearer",

@@ -9,9 +9,13 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stoa_accounts::{Accounts, NewAccount, NewDevice, Registered, Registration, uia::AuthData};
-use stoa_http::{Body, Error, Ip, Json, Params, Result};
+use stoa_http::{AsService, Body, Error, Ip, Json, Params, Result};
 
-use crate::{Api, login::Session, paths::Paths};
+use crate::{
+    Api,
+    login::{SERVICE, Session},
+    paths::Paths,
+};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -29,6 +33,8 @@ struct Query {
 
 #[derive(Deserialize)]
 struct Register {
+    #[serde(rename = "type")]
+    kind: Option<String>,
     auth: Option<AuthData>,
     username: Option<String>,
     password: Option<String>,
@@ -46,6 +52,7 @@ async fn register(
     State(accounts): State<Accounts>,
     Ip(ip): Ip,
     Params(query): Params<Query>,
+    service: Result<AsService>,
     Body(body): Body<Register>,
 ) -> Result<Json<Session>> {
     let guest = match query.kind.as_deref() {
@@ -64,6 +71,11 @@ async fn register(
         return Ok(Json(Session::new(user.into(), session)));
     }
     let device = (!body.inhibit_login).then_some(device);
+    if body.kind.as_deref() == Some(SERVICE) {
+        let name = body.username.ok_or_else(|| Error::missing_param("username is missing"))?;
+        let Registered { user, session } = accounts.register_for(&service?.0, &name, device.as_ref()).await?;
+        return Ok(Json(Session::new(user.into(), session)));
+    }
     let Register { auth, username, password, guest_access_token: guest_token, .. } = body;
     let new = NewAccount { username, password, device, guest_token };
     let Registered { user, session } = accounts.register(&new, auth.as_ref()).await?;

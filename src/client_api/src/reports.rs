@@ -7,7 +7,7 @@ use stoa_accounts::{Accounts, reports::Reported};
 use stoa_http::{Body, Empty, Limits, Result, Segments, Who, limit::Kind};
 use stoa_view::View;
 
-use crate::{Api, paths::Paths, sync::viewer};
+use crate::{Api, paths::Paths, sync::viewer, throttle};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -38,7 +38,7 @@ async fn event(
     Segments((room, event)): Segments<(OwnedRoomId, OwnedEventId)>,
     Body(why): Body<Why>,
 ) -> Result<Empty> {
-    limits.take(Kind::Report, &who.user)?;
+    throttle::take(&limits, Kind::Report, &who)?;
     let sender = view.sender(&viewer(&who), &room, &event).await?;
     let what = Reported::Event { room: room.into(), event: event.into(), sender };
     accounts.report(&who, what, why.reason.as_deref().unwrap_or_default()).await?;
@@ -53,7 +53,7 @@ async fn room(
     Segments(room): Segments<OwnedRoomId>,
     Body(why): Body<Reason>,
 ) -> Result<Empty> {
-    limits.take(Kind::Report, &who.user)?;
+    throttle::take(&limits, Kind::Report, &who)?;
     accounts.report(&who, Reported::Room(room.into()), &why.reason).await?;
     Ok(Empty {})
 }
@@ -66,7 +66,7 @@ async fn user(
     Segments(user): Segments<OwnedUserId>,
     Body(why): Body<Reason>,
 ) -> Result<Empty> {
-    limits.take(Kind::Report, &who.user)?;
+    throttle::take(&limits, Kind::Report, &who)?;
     accounts.report(&who, Reported::User(user.into()), &why.reason).await?;
     Ok(Empty {})
 }

@@ -30,6 +30,25 @@ pub(crate) enum Sent {
     Later { delay_id: String },
 }
 
+/// When an application service says that its event was sent (Application Service API, "Timestamp massaging").
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stamp {
+    ts: Option<String>,
+}
+
+impl Stamp {
+    /// The moment, if one is named by who may do so.
+    pub(crate) fn of(&self, who: &Who) -> Result<Option<u64>> {
+        let Some(ts) = self.ts.as_ref().filter(|_| who.service.is_some()) else { return Ok(None) };
+        let ts = ts.parse().ok().filter(|ts| *ts <= MAX_TS);
+        ts.map(Some).ok_or_else(|| Error::invalid_param("ts is no moment in milliseconds since 1970"))
+    }
+}
+
+/// The greatest integer of canonical JSON.
+const MAX_TS: u64 = (1 << 53) - 1;
+
 const REDACTION: &str = "m.room.redaction";
 
 #[derive(Deserialize)]
@@ -43,6 +62,7 @@ async fn send(
     State(federation): State<Federation>,
     Segments((room, kind, txn)): Segments<(OwnedRoomId, String, String)>,
     Params(delay): Params<Delay>,
+    Params(stamp): Params<Stamp>,
     State(rooms): State<Rooms>,
     Raw(content): Raw,
 ) -> Result<Json<Sent>> {
@@ -67,7 +87,7 @@ async fn send(
     }
     let is_redaction = redacts.is_some();
     let sender = who.user.clone();
-    let event = NewEvent { sender, kind, state_key: None, content, redacts, txn: Some(txn), ts: None };
+    let event = NewEvent { sender, kind, state_key: None, content, redacts, txn: Some(txn), ts: stamp.of(&who)? };
     let event_id = match is_redaction {
         true => federation.redact(&room, event).await?,
         false => federation.send(&room, event).await?,

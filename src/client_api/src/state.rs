@@ -11,7 +11,7 @@ use crate::{
     delayed::{self, Delay},
     paths::Paths,
     read::{state_event, state_event_without_key},
-    send::Sent,
+    send::{Sent, Stamp},
 };
 
 pub(crate) fn routes() -> Router<Api> {
@@ -27,6 +27,7 @@ async fn set(
     State(federation): State<Federation>,
     Segments((room, kind, state_key)): Segments<(OwnedRoomId, String, String)>,
     Params(delay): Params<Delay>,
+    Params(stamp): Params<Stamp>,
     State(rooms): State<Rooms>,
     Raw(content): Raw,
 ) -> Result<Json<Sent>> {
@@ -46,7 +47,7 @@ async fn set(
         content: content.to_vec(),
         redacts: None,
         txn: None,
-        ts: None,
+        ts: stamp.of(&who)?,
     };
     Ok(Json(Sent::Now { event_id: federation.send(&room, event).await? }))
 }
@@ -57,8 +58,9 @@ async fn set_without_key(
     federation: State<Federation>,
     Segments((room, kind)): Segments<(OwnedRoomId, String)>,
     delay: Params<Delay>,
+    stamp: Params<Stamp>,
     rooms: State<Rooms>,
     content: Raw,
 ) -> Result<Json<Sent>> {
-    set(who, federation, Segments((room, kind, String::new())), delay, rooms, content).await
+    set(who, federation, Segments((room, kind, String::new())), delay, stamp, rooms, content).await
 }

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::Method;
-use stoa_http::{Error, Ip, MaybeWho, limit::Kind};
+use stoa_http::{Error, Ip, Limits, MaybeService, MaybeWho, Who, limit::Kind};
 
 use crate::Api;
 
@@ -49,14 +49,23 @@ pub(crate) async fn throttle(State(api): State<Api>, route: MatchedPath, request
     }
 }
 
+/// Counts one more for who asks, unless it is an application service to which no limits apply.
+pub(crate) fn take(limits: &Limits, kind: Kind, who: &Who) -> Result<(), Error> {
+    if who.is_unlimited() { Ok(()) } else { limits.take(kind, &who.user) }
+}
+
 async fn count(api: &Api, kind: Kind, parts: &mut http::request::Parts) -> Result<(), Error> {
     if matches!(kind, Kind::Login | Kind::Registration) {
+        // Who logs its users in or makes them is nobody who guesses.
+        if let Ok(MaybeService(Some(_))) = MaybeService::from_request_parts(parts, api).await {
+            return Ok(());
+        }
         let Ok(Ip(ip)) = Ip::from_request_parts(parts, api).await;
         return api.limits.take(kind, ip);
     }
     match MaybeWho::from_request_parts(parts, api).await? {
         MaybeWho(Some(who)) => {
-            api.limits.take(kind, &who.user)?;
+            take(&api.limits, kind, &who)?;
             // All that is counted by user is something that people do.
             api.accounts.is_active(&who);
             Ok(())

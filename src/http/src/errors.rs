@@ -21,6 +21,7 @@ impl From<stoa_accounts::Error> for Error {
             E::UserInUse => new(StatusCode::BAD_REQUEST, "M_USER_IN_USE"),
             E::InvalidUsername(_) => new(StatusCode::BAD_REQUEST, "M_INVALID_USERNAME"),
             E::Exclusive => new(StatusCode::BAD_REQUEST, "M_EXCLUSIVE"),
+            E::UnknownDevice => new(StatusCode::BAD_REQUEST, "M_UNKNOWN_DEVICE"),
             E::WeakPassword(_) => new(StatusCode::BAD_REQUEST, "M_WEAK_PASSWORD"),
             E::NotFound(_) => Error::not_found(message),
             E::ManagedElsewhere(_) => new(StatusCode::METHOD_NOT_ALLOWED, "M_BAD_JSON"),

@@ -18,7 +18,7 @@ pub use crate::{
     json::{Empty, Json, JsonBytes},
     limit::Limits,
     params::{Params, Segments},
-    who::{Ip, MaybeWho, Peer, Who},
+    who::{AsService, Ip, MaybeService, MaybeWho, Peer, Who},
 };
 
 /// What a handler gives.

@@ -3,11 +3,12 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     ops::Deref,
+    sync::Arc,
 };
 
 use axum::extract::{FromRef, FromRequestParts};
 use http::{HeaderMap, header, request::Parts};
-use stoa_accounts::Accounts;
+use stoa_accounts::{Accounts, Service};
 
 use crate::Error;
 
@@ -18,6 +19,14 @@ pub struct Who(pub stoa_accounts::Who);
 /// The same where an endpoint also serves people without a token. A wrong token is still an error.
 #[derive(Clone, Debug)]
 pub struct MaybeWho(pub Option<Who>);
+
+/// The application service whose token the request has, whoever it acts as. Another token is an error, and none too.
+#[derive(Clone, Debug)]
+pub struct AsService(pub Arc<Service>);
+
+/// The same where the request may be anybody's.
+#[derive(Clone, Debug)]
+pub struct MaybeService(pub Option<Arc<Service>>);
 
 /// The address that the client comes from, as far as we know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,11 +68,48 @@ where
         }
         let Some(token) = token(&parts.headers, parts.uri.query())? else { return Ok(MaybeWho(None)) };
         let accounts = Accounts::from_ref(state);
-        let who = Who(accounts.whoami(&token).await?);
+        let who = match accounts.services().by_token(&token) {
+            Some(service) => {
+                let (user, device) = masquerade(parts.uri.query());
+                Who(accounts.act_as(service, user.as_deref(), device.as_deref()).await?)
+            }
+            None => Who(accounts.whoami(&token).await?),
+        };
         let Ok(Ip(ip)) = Ip::from_request_parts(parts, state).await;
         accounts.seen(&who, Some(ip));
         parts.extensions.insert(who.clone());
         Ok(MaybeWho(Some(who)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for MaybeService
+where
+    Accounts: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let token = token(&parts.headers, parts.uri.query())?;
+        let services = Accounts::from_ref(state).services();
+        Ok(MaybeService(token.and_then(|token| services.by_token(&token).cloned())))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AsService
+where
+    Accounts: FromRef<S>,
+{
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error> {
+        let unknown = || stoa_accounts::Error::UnknownToken { soft_logout: false }.into();
+        match token(&parts.headers, parts.uri.query())? {
+            None => Err(Error::missing_token()),
+            Some(token) => {
+                let services = Accounts::from_ref(state).services();
+                services.by_token(&token).cloned().map(AsService).ok_or_else(unknown)
+            }
+        }
     }
 }
 
@@ -85,6 +131,22 @@ fn client_ip(peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let forwarded = headers.get_all("x-forwarded-for").iter().next_back();
     let last = forwarded.and_then(|value| value.to_str().ok()).and_then(|list| list.rsplit(',').next());
     last.and_then(|ip| ip.trim().parse().ok()).unwrap_or(peer)
+}
+
+/// As whom an application service asks, and from which device (Application Service API, "Identity assertion"; MSC3202 for
+/// the older name).
+fn masquerade(query: Option<&str>) -> (Option<String>, Option<String>) {
+    let (mut user, mut device, mut old) = (None, None, None);
+    let pairs: Vec<(String, String)> = serde_html_form::from_str(query.unwrap_or_default()).unwrap_or_default();
+    for (key, value) in pairs {
+        match key.as_str() {
+            "user_id" => user = Some(value),
+            "device_id" => device = Some(value),
+            "org.matrix.msc3202.device_id" => old = Some(value),
+            _ => {}
+        }
+    }
+    (user, device.or(old))
 }
 
 /// The access token, from `Authorization: Bearer` or, as older clients do, from the query string.
@@ -119,6 +181,14 @@ mod tests {
         assert_eq!(token(&none, Some("a=1&access_token=a%2Bc")), Ok(Some("a+c".into())));
         assert_eq!(token(&none, Some("a=1")), Ok(None));
         assert_eq!(token(&with("authorization", "Basic abc"), None), Err(Error::missing_token()));
+    }
+
+    #[test]
+    fn services_say_as_whom_they_ask() {
+        let both = masquerade(Some("user_id=%40a%3Ax&org.matrix.msc3202.device_id=OLD&device_id=NEW"));
+        assert_eq!(both, (Some("@a:x".into()), Some("NEW".into())));
+        assert_eq!(masquerade(Some("org.matrix.msc3202.device_id=OLD")), (None, Some("OLD".into())));
+        assert_eq!(masquerade(None), (None, None));
     }
 
     #[test]

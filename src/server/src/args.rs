@@ -137,6 +137,9 @@ pub struct Options {
     /// Addresses where other servers are reached although they are not public, `10.0.0.0/8` for instance
     #[arg(long, env = "STOA_FEDERATION_IP_ALLOW", global = true, value_name = "RANGE", value_delimiter = ',')]
     pub federation_ip_allow: Vec<IpRange>,
+    /// Registration files of application services, or folders of them, separated by commas
+    #[arg(long, env = "STOA_APPSERVICE", global = true, value_name = "FILE", value_delimiter = ',')]
+    pub appservice: Vec<PathBuf>,
     /// Whether links get previews [default: off]
     #[arg(long, env = "STOA_URL_PREVIEWS", global = true)]
     pub url_previews: Option<Switch>,

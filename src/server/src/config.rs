@@ -1,5 +1,6 @@
 //! The configuration: the file, what overrides it, and what it means for each part. `config/stoa.toml` shows every option.
 
+mod appservices;
 mod bucket;
 mod federation;
 mod previews;
@@ -18,6 +19,7 @@ use stoa_event::ids::OwnedServerName;
 use stoa_http::limit;
 
 pub use self::{
+    appservices::AppservicesConfig,
     bucket::BucketConfig,
     federation::{FederationConfig, IpRange, Pattern},
     previews::PreviewsConfig,
@@ -101,6 +103,8 @@ pub struct Config {
     pub search: SearchConfig,
     /// Search for people.
     pub user_directory: UserDirectoryConfig,
+    /// Application services.
+    pub appservices: AppservicesConfig,
     /// Rate limits.
     pub limits: limit::Config,
 }
@@ -227,6 +231,7 @@ impl Default for Config {
             rtc: Rtc::default(),
             search: SearchConfig::default(),
             user_directory: UserDirectoryConfig::default(),
+            appservices: AppservicesConfig::default(),
             limits: limit::Config::default(),
         }
     }
@@ -346,6 +351,9 @@ impl Config {
         set(&mut self.url_previews.enabled, options.url_previews.map(|switch| switch == Switch::On));
         if !options.url_preview_ip_allow.is_empty() {
             self.url_previews.ip_range_allow = options.url_preview_ip_allow;
+        }
+        if !options.appservice.is_empty() {
+            self.appservices.files = options.appservice;
         }
         set(&mut self.limits.enabled, options.rate_limits.map(|switch| switch == Switch::On));
     }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod env;
 mod listen;
 mod server;
+mod services;
 mod tls;
 mod users;
 mod wire;
@@ -74,6 +75,14 @@ pub enum Error {
     /// Other servers cannot be reached with these settings.
     #[error("federation: {0}")]
     Federation(String),
+    /// The registration of an application service cannot be used.
+    #[error("application service: {}: {why}", .path.display())]
+    Appservice {
+        /// The file.
+        path: PathBuf,
+        /// Why not, with the field.
+        why: String,
+    },
     /// The signing key cannot be read.
     #[error("the signing key in the database is missing or damaged; restore a backup")]
     NoKey,
@@ -143,9 +152,10 @@ async fn serve(config: &Config) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Runtime)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Runtime)?;
     // Only who has something to read again is spared what the signal does to every other program.
-    let mut hangups = match config.tls.files() {
-        Some(_) => Some(signal(SignalKind::hangup()).map_err(Error::Runtime)?),
-        None => None,
+    let listens = config.tls.files().is_some() || !config.appservices.files.is_empty();
+    let mut hangups = match listens {
+        true => Some(signal(SignalKind::hangup()).map_err(Error::Runtime)?),
+        false => None,
     };
     open_many_files();
     let server = Server::start(config, env::system()).await?;

@@ -9,6 +9,7 @@ use crate::{
     Error, admin,
     config::Config,
     listen::{self, Door},
+    services,
     tls::Tls,
     wire::{self, Parts},
     workers::{Group, Workers},
@@ -19,6 +20,7 @@ const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 
 /// A running homeserver.
 pub struct Server {
+    config: Config,
     parts: Parts,
     addresses: Vec<SocketAddr>,
     tls_addresses: Vec<SocketAddr>,
@@ -47,6 +49,7 @@ impl Server {
         // For those who watch over the server: it answers.
         let router = wire::router(config, &parts.api).route("/health", get(|| async { "OK" }));
         let mut server = Server {
+            config: config.clone(),
             parts,
             addresses: Vec::new(),
             tls_addresses: Vec::new(),
@@ -91,10 +94,21 @@ impl Server {
         &self.tls_addresses
     }
 
-    /// Reads again what may change while it runs: the certificate.
+    /// Reads again what may change while it runs: the certificate, and the registrations of application services. What cannot
+    /// be used is reported and changes nothing.
     pub async fn reload(&self) {
         if let Some(tls) = &self.tls {
             tls.reload().await;
+        }
+        let read = match services::load(&self.config) {
+            Ok(services) => self.parts.api.accounts.set_services(services).await.map_err(Error::from),
+            Err(why) => Err(why),
+        };
+        match read {
+            Ok(()) => {
+                tracing::info!(services = ?self.parts.api.accounts.services(), "application services were read again")
+            }
+            Err(why) => tracing::warn!(%why, "application services stay as they were"),
         }
     }
 

@@ -25,6 +25,7 @@ use stoa_view::View;
 use crate::{
     Error,
     config::{Config, Durability},
+    services,
     workers::Workers,
 };
 
@@ -127,6 +128,7 @@ async fn join(
     let name = config.name()?;
     let key = Arc::new(identity(store, &env, &name).await?);
     let accounts = Accounts::new(store.clone(), env.clone(), name.clone(), config.accounts());
+    accounts.set_services(services::load(config)?).await?;
     let remote = Remote::new(store.clone(), env.clone(), name.clone(), key.clone(), transport, config.remote()?);
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), config.rooms());
     let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote.clone());

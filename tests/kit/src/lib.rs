@@ -4,6 +4,7 @@
 //! `Sync` one answer of `/sync`, and `Replica` a client that keeps its own copy of rooms from nothing but `/sync`.
 
 mod account;
+mod bridge;
 mod bucket;
 mod ca;
 mod crowd;
@@ -23,6 +24,7 @@ mod sync;
 mod tls;
 
 pub use account::User;
+pub use bridge::{Bridge, Heard};
 pub use bucket::Bucket;
 pub use ca::{Ca, CertificateFiles};
 pub use crowd::Crowd;

@@ -236,7 +236,7 @@ impl World {
         let device = "PHONE".to_owned();
         rows::devices::put(&mut tx, user_no, &device, &Device::default());
         self.store.commit(tx).await.unwrap();
-        Who { user, user_no, device, admin: false, guest: false, locked: false, suspended: false }
+        Who { user, user_no, device, admin: false, guest: false, locked: false, suspended: false, service: None }
     }
 
     /// An account of ours.
