@@ -51,7 +51,13 @@ pub(crate) async fn throttle(State(api): State<Api>, route: MatchedPath, request
 
 /// Counts one more for who asks, unless it is an application service to which no limits apply.
 pub(crate) fn take(limits: &Limits, kind: Kind, who: &Who) -> Result<(), Error> {
-    if who.is_unlimited() { Ok(()) } else { limits.take(kind, &who.user) }
+    if who.is_unlimited() {
+        return Ok(());
+    }
+    if kind == Kind::Message {
+        limits.take(Kind::Device, format_args!("{} {}", who.user, who.device))?;
+    }
+    limits.take(kind, &who.user)
 }
 
 async fn count(api: &Api, kind: Kind, parts: &mut http::request::Parts) -> Result<(), Error> {

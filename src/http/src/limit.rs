@@ -4,6 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
+use stoa_event::acl::Glob;
 use stoa_store::Clock;
 
 use crate::Error;
@@ -30,6 +31,8 @@ pub enum Kind {
     Registration,
     /// Events sent by a user.
     Message,
+    /// Events sent by one device of a user.
+    Device,
     /// Live events (typing, ephemeral) sent by a user.
     Live,
     /// Joins of a user.
@@ -64,6 +67,8 @@ pub struct Config {
     pub registration: Rate,
     /// Events sent by a user.
     pub message: Rate,
+    /// Events sent by one device: fewer than a user's, so that one that ran wild does not silence the others.
+    pub device: Rate,
     /// Typing notifications and ephemeral events sent by a user.
     pub live: Rate,
     /// Joins of a user.
@@ -84,6 +89,18 @@ pub struct Config {
     pub federation: Rate,
     /// Questions of an address about the keys of servers.
     pub keys: Rate,
+    /// Whom other rates hold for.
+    pub overrides: Vec<Override>,
+}
+
+/// Other rates for some. The first that fits counts.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Override {
+    /// User ids, addresses or names of servers: `*` stands for any characters, `?` for one.
+    pub who: String,
+    /// How many times as much; `0` for no limit at all.
+    pub times: u32,
 }
 
 impl Default for Config {
@@ -94,6 +111,7 @@ impl Default for Config {
             login: rate(0.5, 20),
             registration: rate(0.2, 10),
             message: rate(5.0, 60),
+            device: rate(4.0, 50),
             live: rate(40.0, 200),
             join: rate(0.5, 30),
             invite: rate(0.5, 50),
@@ -104,6 +122,7 @@ impl Default for Config {
             search: rate(5.0, 50),
             federation: rate(50.0, 1000),
             keys: rate(5.0, 100),
+            overrides: Vec::new(),
         }
     }
 }
@@ -114,6 +133,7 @@ impl Config {
             Kind::Login => self.login,
             Kind::Registration => self.registration,
             Kind::Message => self.message,
+            Kind::Device => self.device,
             Kind::Live => self.live,
             Kind::Join => self.join,
             Kind::Invite => self.invite,
@@ -133,6 +153,8 @@ type Keys = HashMap<(Kind, String), u64>;
 
 struct Inner {
     config: Config,
+    /// The overrides, ready to be matched.
+    overrides: Vec<(Glob, u32)>,
     clock: Arc<dyn Clock>,
     keys: Mutex<Keys>,
 }
@@ -146,7 +168,19 @@ pub struct Limits {
 impl Limits {
     /// A limiter that remembers nothing yet.
     pub fn new(config: Config, clock: Arc<dyn Clock>) -> Limits {
-        Limits { inner: Arc::new(Inner { config, clock, keys: Mutex::default() }) }
+        let overrides = config.overrides.iter().filter_map(|other| Some((Glob::new(&other.who)?, other.times))).collect();
+        Limits { inner: Arc::new(Inner { config, overrides, clock, keys: Mutex::default() }) }
+    }
+
+    /// How many times as much somebody may; nothing where there is no limit.
+    fn times(&self, key: &str) -> Option<u32> {
+        if self.inner.overrides.is_empty() {
+            return Some(1);
+        }
+        // A device is its user's: what follows the space is its id.
+        let key = key.split(' ').next().unwrap_or_default().to_ascii_lowercase();
+        let found = self.inner.overrides.iter().find(|(glob, _)| glob.matches(key.as_bytes()));
+        Some(found.map_or(1, |(_, times)| *times)).filter(|times| *times > 0)
     }
 
     /// Counts one more for a user or an address.
@@ -159,15 +193,17 @@ impl Limits {
             return Ok(());
         }
         let rate = config.rate(kind);
+        let key = key.to_string();
+        let Some(times) = self.times(&key) else { return Ok(()) };
         // A rate of zero means: only the burst, and then one in a day.
-        let step = (1e6 / rate.per_second.max(1.0 / 86_400.0)) as u64;
-        let slack = step.saturating_mul(u64::from(rate.burst.max(1)));
+        let step = (1e6 / (rate.per_second * f64::from(times)).max(1.0 / 86_400.0)) as u64;
+        let slack = step.saturating_mul(u64::from(rate.burst.max(1)).saturating_mul(u64::from(times)));
         let now = self.inner.clock.now_ms().saturating_mul(1000);
         let mut keys = self.inner.keys.lock();
         if keys.len() > KEYS {
             keys.retain(|_, recovered| *recovered > now);
         }
-        let key = (kind, key.to_string());
+        let key = (kind, key);
         let recovered = keys.get(&key).map_or(now, |recovered| (*recovered).max(now)).saturating_add(step);
         if recovered > now.saturating_add(slack) {
             return Err(Error::limit_exceeded((recovered - now - slack).div_ceil(1000)));
@@ -213,6 +249,20 @@ mod tests {
         clock.0.store(500, Ordering::Relaxed);
         assert!(limits.take(Kind::Message, "@a:x").is_ok());
         assert!(limits.take(Kind::Message, "@a:x").is_err());
+    }
+
+    #[test]
+    fn some_may_more() {
+        let other = |who: &str, times| Override { who: who.to_owned(), times };
+        let overrides = vec![other("@Bot-*:x", 3), other("10.0.*", 0), other("@bot-a:x", 0)];
+        let message = Rate { per_second: 1.0, burst: 2 };
+        let (limits, _) = limits(Config { message, device: message, login: message, overrides, ..Config::default() });
+        let many = |kind, key: &str| (0..100).take_while(|_| limits.take(kind, key).is_ok()).count();
+        assert_eq!(many(Kind::Message, "@bot-a:x"), 6, "the first that fits counts");
+        assert_eq!(many(Kind::Device, "@bot-a:x PHONE"), 6);
+        assert_eq!(many(Kind::Message, "@a:x"), 2);
+        assert_eq!(many(Kind::Login, "10.0.0.1"), 100);
+        assert_eq!(many(Kind::Login, "10.1.0.1"), 2);
     }
 
     #[test]
