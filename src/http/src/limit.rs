@@ -168,7 +168,8 @@ pub struct Limits {
 impl Limits {
     /// A limiter that remembers nothing yet.
     pub fn new(config: Config, clock: Arc<dyn Clock>) -> Limits {
-        let overrides = config.overrides.iter().filter_map(|other| Some((Glob::new(&other.who)?, other.times))).collect();
+        let overrides =
+            config.overrides.iter().filter_map(|other| Some((Glob::new(&other.who)?, other.times))).collect();
         Limits { inner: Arc::new(Inner { config, overrides, clock, keys: Mutex::default() }) }
     }
 
