@@ -343,3 +343,25 @@ async fn who_may_not_speak_now_does_not_speak_later() {
     assert_eq!(over(&bob, &locked).await["error"]["errcode"], "M_USER_LOCKED");
     assert!(bob.sync().await.bodies(&room).is_empty());
 }
+
+#[tokio::test]
+async fn a_redaction_can_be_sent_later() {
+    let Some(launch) = own() else { return };
+    let home = Home::launch(launch).await;
+    let alice = home.user("alice").await;
+    for version in ["10", "12"] {
+        let room = alice.create_room(json!({ "room_version": version })).await;
+        let event = alice.put(&format!("/rooms/{}/send/m.room.message/1", encode(&room)), text("soon gone")).await;
+        let event = event.event_id();
+        let path = |txn: &str| format!("/rooms/{}/delayed_event/m.room.redaction/{txn}", encode(&room));
+        let nothing = json!({ "delay_ms": 10, "content": { "reason": "no" } });
+        alice.put(&path("none"), nothing).await.expect(400, "M_BAD_JSON");
+        let content = json!({ "redacts": event, "reason": "over" });
+        let id = delay_id(&alice.put(&path("it"), json!({ "delay_ms": 10, "content": content })).await.ok());
+        let end = over(&alice, &id).await;
+        assert!(end["event_id"].is_string(), "version {version}: {end}");
+        let shown = alice.get(&format!("/rooms/{}/event/{}", encode(&room), encode(&event))).await.ok();
+        assert_eq!(shown["content"], json!({}), "version {version}");
+        assert_eq!(shown["unsigned"]["redacted_because"]["content"]["reason"], "over", "version {version}");
+    }
+}

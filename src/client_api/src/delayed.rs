@@ -17,7 +17,12 @@ use stoa_http::{Body, Empty, Error, Json, Limits, Result, Segments, Who};
 use stoa_rooms::{DelayedEvent, NewDelayed, Rooms, TxnKey};
 
 pub use self::timer::send_due;
-use crate::{Api, paths::Paths, send::Sent, standing::suspended};
+use crate::{
+    Api,
+    paths::Paths,
+    send::{Sent, check},
+    standing::suspended,
+};
 
 /// Before everything that has no stable name yet.
 const UNSTABLE: &str = "/org.matrix.msc4140";
@@ -89,6 +94,7 @@ async fn delay(
     if !body.content.get().starts_with('{') {
         return Err(Error::bad_json("content: a JSON object is needed"));
     }
+    check(&kind, body.state_key.as_deref(), body.content.get().as_bytes())?;
     if who.guest && kind == "m.room.member" {
         return Err(stoa_accounts::Error::GuestAccess.into());
     }

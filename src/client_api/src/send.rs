@@ -1,7 +1,7 @@
 //! Sending events, state and redactions (Client-Server API, "Sending events to a room", "Redactions").
 
 use axum::{Router, extract::State, routing::put};
-use ruma_common::{OwnedEventId, OwnedRoomId};
+use ruma_common::{OwnedEventId, OwnedRoomId, RoomId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stoa_federation::Federation;
@@ -67,6 +67,7 @@ async fn send(
     Raw(content): Raw,
 ) -> Result<Json<Sent>> {
     if let Some(delay_ms) = delay.ms {
+        check(&kind, None, &content)?;
         let new = NewDelayed {
             txn: Some(delayed::txn(&who, &room, &kind, txn)),
             sender: who.user.clone(),
@@ -79,20 +80,24 @@ async fn send(
     }
     // The same id for another room or type is another transaction.
     let txn = TxnKey { device: who.device.clone(), deed: format!("send {room} {kind}"), id: txn };
-    let (mut content, mut redacts) = (content.to_vec(), None);
-    if kind == REDACTION {
-        // Where it stands in the event is for the room's version to say.
-        let (target, rest) = redaction(&content)?;
-        (content, redacts) = (rest, Some(target));
+    let (sender, content, ts) = (who.user.clone(), content.to_vec(), stamp.of(&who)?);
+    let event = NewEvent { sender, kind, state_key: None, content, redacts: None, txn: Some(txn), ts };
+    Ok(Json(Sent::Now { event_id: as_written(&federation, &room, event).await? }))
+}
+
+/// Sends an event as a client wrote it. What a redaction redacts is in its content then; where it stands in the event is for the
+/// room's version to say.
+pub(crate) async fn as_written(federation: &Federation, room: &RoomId, event: NewEvent) -> Result<OwnedEventId> {
+    if event.kind != REDACTION || event.state_key.is_some() {
+        return Ok(federation.send(room, event).await?);
     }
-    let is_redaction = redacts.is_some();
-    let sender = who.user.clone();
-    let event = NewEvent { sender, kind, state_key: None, content, redacts, txn: Some(txn), ts: stamp.of(&who)? };
-    let event_id = match is_redaction {
-        true => federation.redact(&room, event).await?,
-        false => federation.send(&room, event).await?,
-    };
-    Ok(Json(Sent::Now { event_id }))
+    let (target, content) = redaction(&event.content)?;
+    Ok(federation.redact(room, NewEvent { content, redacts: Some(target), ..event }).await?)
+}
+
+/// Whether an event can be sent so later, as far as that can be known now.
+pub(crate) fn check(kind: &str, state_key: Option<&str>, content: &[u8]) -> Result<()> {
+    if kind == REDACTION && state_key.is_none() { redaction(content).map(drop) } else { Ok(()) }
 }
 
 /// What a redaction that is sent as an event redacts, and the rest of its content.

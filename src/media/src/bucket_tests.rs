@@ -25,7 +25,7 @@ async fn what_the_store_forgets_leaves_the_bucket() {
     let (mut world, bucket) = (world().await, Bucket::open(NAME).await);
     world.reopen(|settings| {
         settings.bucket = Some(config(&bucket));
-        settings.local = Retention { age_ms: Some(HOUR), unused_ms: None };
+        settings.local = Retention { age_ms: Some(HOUR), ..Retention::default() };
     });
     let id = world.upload(b"file", "text/plain").await;
     assert_eq!(bucket.objects(NAME).len(), 1);

@@ -106,6 +106,8 @@ pub(crate) struct Inner {
     files: Files,
     /// Those of other servers, each named by the hash of its URI.
     remote_files: Files,
+    /// Which of our files have to go where space is short.
+    days: parking_lot::Mutex<retention::Days>,
     /// Where uploads go; what is in the folder all the same is taken from there.
     bucket: Option<Bucket>,
     fetches: Fetches,
@@ -146,6 +148,7 @@ impl Media {
             remote_files: Files::new(config.folder.join("remote")),
             fetches: Fetches::new(remote),
             previews: config.previews.clone().map(Previews::new),
+            days: parking_lot::Mutex::default(),
             cached_bytes: Mutex::new(None),
             filling: Mutex::new(()),
             adding: Mutex::new(()),

@@ -1,7 +1,7 @@
 //! How long files are kept: by their age, and by when they were used last. And ids that were reserved for files that never
 //! came.
 
-use std::ops::Bound;
+use std::{collections::BTreeMap, ops::Bound};
 
 use stoa_store::{
     Direction, Tx,
@@ -19,6 +19,9 @@ const PAGE: usize = 1_000;
 /// How old the note of the last use may be. Writing it each time would make a write of every download.
 const USE_MS: u64 = 60 * 60 * 1000;
 
+/// A day, in milliseconds.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// How long files are kept, in milliseconds; for ever where nothing is said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
@@ -26,6 +29,45 @@ pub struct Retention {
     pub age_ms: Option<u64>,
     /// After they were used last.
     pub unused_ms: Option<u64>,
+    /// How many bytes they may have in all. What was not used for the longest goes first.
+    pub space: Option<u64>,
+}
+
+/// How many bytes of our files were used last on which day: what tells which have to go where space is short.
+#[derive(Debug, Default)]
+pub(crate) struct Days {
+    /// What this round has seen.
+    seen: BTreeMap<u64, u64>,
+    /// Files that were used last before this day have to go.
+    before: u64,
+}
+
+impl Days {
+    /// Takes another file into account. Whether it has to go, as the last round found.
+    fn is_over(&mut self, used: u64, size: u64) -> bool {
+        let day = used / DAY_MS;
+        if day < self.before {
+            return true;
+        }
+        let bytes = self.seen.entry(day).or_default();
+        *bytes = bytes.saturating_add(size);
+        false
+    }
+
+    /// Ends a round: the newest days that fit into the space stay. Today's files always do.
+    fn end(&mut self, space: Option<u64>, now: u64) {
+        let (mut left, today) = (space.unwrap_or(u64::MAX), now / DAY_MS);
+        self.before = 0;
+        for (day, bytes) in std::mem::take(&mut self.seen).into_iter().rev() {
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => {
+                    self.before = (day + 1).min(today);
+                    return;
+                }
+            }
+        }
+    }
 }
 
 impl Retention {
@@ -51,15 +93,19 @@ impl Media {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let snapshot = self.inner.store.snapshot().await?;
         let page = snapshot.range(&schema::MEDIA, from, Bound::<String>::Unbounded, Direction::Forward, PAGE).await?;
-        let now = self.inner.env.now_ms();
+        let (now, rule) = (self.inner.env.now_ms(), self.inner.config.local);
         for (id, row) in &page {
+            let used = row.used.unwrap_or(row.created);
             let over = match &row.file {
-                Some(_) => self.inner.config.local.is_over(row.created, row.used.unwrap_or(row.created), now),
+                Some(file) => rule.is_over(row.created, used, now) || self.inner.days.lock().is_over(used, file.size),
                 None => row.expires.is_some_and(|expires| expires <= now),
             };
             if over {
                 self.forget_ours(id, row).await?;
             }
+        }
+        if page.is_empty() {
+            self.inner.days.lock().end(rule.space, now);
         }
         Ok(page.into_iter().last().map(|(id, _)| id))
     }
@@ -96,14 +142,16 @@ impl Media {
 
     /// Whether a file of another server has been here for so long that it must be asked for again.
     pub(crate) fn is_too_old(&self, row: &remote_media::RemoteMedia) -> bool {
-        let rule = Retention { age_ms: self.inner.config.remote_age_ms, unused_ms: None };
+        let rule = Retention { age_ms: self.inner.config.remote_age_ms, ..Retention::default() };
         rule.is_over(row.fetched, row.used, self.inner.env.now_ms())
     }
 
     /// Notes that a file of ours was used, where somebody wants to know.
     pub(crate) async fn used_ours(&self, id: &str, row: &Row) -> Result<(), Error> {
         let now = self.inner.env.now_ms();
-        if self.inner.config.local.unused_ms.is_none() || row.used.unwrap_or(row.created).saturating_add(USE_MS) > now {
+        let rule = self.inner.config.local;
+        let is_asked = rule.unused_ms.is_some() || rule.space.is_some();
+        if !is_asked || row.used.unwrap_or(row.created).saturating_add(USE_MS) > now {
             return Ok(());
         }
         let mut tx = Tx::new();

@@ -322,7 +322,7 @@ async fn files_go_when_the_settings_say_so_and_no_longer_count() {
     assert_eq!(world.read(&old, 0, 1).await, [1], "without a rule nothing goes");
     world.reopen(|config| {
         config.user_quota = Some(1000);
-        config.local = crate::Retention { age_ms: Some(500 * hour), unused_ms: Some(200 * hour) };
+        config.local = crate::Retention { age_ms: Some(500 * hour), unused_ms: Some(200 * hour), space: None };
     });
     world.read(&used, 0, 1).await;
     let fresh = world.upload(&[3; 100], "text/plain").await;
@@ -358,4 +358,39 @@ async fn ids_whose_files_never_came_are_forgotten() {
     let snapshot = world.media.inner.store.snapshot().await.unwrap();
     assert!(!snapshot.has(&stoa_store::schema::MEDIA, &pending.id).await.unwrap());
     assert!(!snapshot.has(&stoa_store::schema::MEDIA_PENDING, &(ALICE, pending.id)).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_was_not_used_for_the_longest_goes_where_space_is_short() {
+    let mut world = world().await;
+    world.reopen(|config| config.local = crate::Retention { space: Some(100), ..crate::Retention::default() });
+    let mut ids = Vec::new();
+    for day in 1..=4 {
+        world.clock.0.store(day * 24 * 3_600_000, Ordering::Relaxed);
+        ids.push(world.upload(&[b'x'; 40], "text/plain").await);
+    }
+    // The first is used again today.
+    world.read(&ids[0], 0, 1).await;
+    let there = async |world: &World| {
+        let mut there = Vec::new();
+        for id in &ids {
+            there.push(world.media.find(&world.here, id, NOW).await.is_ok());
+        }
+        there
+    };
+    // A round finds out what has to go, the next one lets it go.
+    for _ in 0..2 {
+        retain(&world, Whose::Ours).await;
+    }
+    assert_eq!(there(&world).await, [true, false, false, true]);
+    for _ in 0..3 {
+        retain(&world, Whose::Ours).await;
+    }
+    assert_eq!(there(&world).await, [true, false, false, true], "what fits stays");
+    // Where even today's do not fit, they stay all the same.
+    let large = world.upload(&[b'x'; 1000], "text/plain").await;
+    for _ in 0..2 {
+        retain(&world, Whose::Ours).await;
+    }
+    assert!(world.media.find(&world.here, &large, NOW).await.is_ok());
 }

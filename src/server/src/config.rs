@@ -176,6 +176,8 @@ pub struct MediaConfig {
     pub local_days: u64,
     /// How many days after its last use a file of this server is deleted; `0` for never.
     pub local_unused_days: u64,
+    /// How much all files of this server may need; what was not used for the longest is deleted first. `0` for no limit.
+    pub local_space: Size,
     /// Whether the endpoints without authentication are served too, for old clients.
     pub allow_unauthenticated: bool,
     /// Where uploads are kept instead of the data folder.
@@ -254,6 +256,7 @@ impl Default for MediaConfig {
             remote_days: 0,
             local_days: 0,
             local_unused_days: 0,
+            local_space: Size(0),
             allow_unauthenticated: false,
             bucket: BucketConfig::default(),
         }
@@ -470,6 +473,7 @@ impl Config {
             local: stoa_media::Retention {
                 age_ms: days(self.media.local_days),
                 unused_ms: days(self.media.local_unused_days),
+                space: limit(self.media.local_space.0),
             },
             allow_unauthenticated: self.media.allow_unauthenticated,
             bucket: self.media.bucket.bucket()?,

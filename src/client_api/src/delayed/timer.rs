@@ -15,7 +15,7 @@ use stoa_http::{Error, Limits, Result, limit::Kind};
 use stoa_rooms::{Due, Held};
 use stoa_store::RoomNo;
 
-use crate::{Api, standing::suspended};
+use crate::{Api, send::as_written, standing::suspended};
 
 /// How many are looked at in one go.
 const PAGE: usize = 1000;
@@ -118,7 +118,7 @@ pub(super) async fn send(
     held: &Held,
 ) -> Result<OwnedEventId> {
     limits.take(Kind::Message, user)?;
-    Ok(federation.send(held.room(), held.event(user.clone())).await?)
+    as_written(federation, held.room(), held.event(user.clone())).await
 }
 
 /// The body of a standard error response.
