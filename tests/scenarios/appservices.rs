@@ -1,6 +1,8 @@
 //! Application Service API: bridges beside the homeserver.
 
+mod asking;
 mod identity;
+mod transactions;
 
 use stoa_kit::{Bridge, Home};
 

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use stoa_accounts::Accounts;
 use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
+use stoa_notify::appservice::Appservices;
 use stoa_rooms::Rooms;
 
-use crate::{Api, paths::Paths};
+use crate::{Api, appservices, paths::Paths};
 
 /// How many servers an answer names.
 const MANY_SERVERS: usize = 50;
@@ -34,22 +35,30 @@ enum Visibility {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Listing {
+pub(crate) struct Listing {
     #[serde(default)]
     visibility: Visibility,
+}
+
+impl Listing {
+    /// Whether everybody is shown the room.
+    pub(crate) fn is_public(&self) -> bool {
+        matches!(self.visibility, Visibility::Public)
+    }
 }
 
 /// `GET /_matrix/client/v3/directory/room/{roomAlias}`. Needs no token.
 async fn resolve(
     State(rooms): State<Rooms>,
     State(federation): State<Federation>,
+    State(services): State<Appservices>,
     Segments(alias): Segments<OwnedRoomAliasId>,
 ) -> Result<Json<Value>> {
     if alias.server_name() != rooms.server() {
         let (room_id, servers) = federation.resolve_alias(&alias).await?;
         return Ok(Json(json!({ "room_id": room_id, "servers": servers })));
     }
-    let room_id = rooms.resolve_alias(&alias).await?;
+    let room_id = appservices::resolve(&rooms, &services, &alias).await?;
     // Ourselves first: that we know the alias is certain.
     let mut servers = vec![rooms.server().to_owned()];
     servers.extend(rooms.servers(&room_id).await?.into_iter().filter(|server| server != rooms.server()));
@@ -103,7 +112,6 @@ async fn set_listed(
     Segments(room): Segments<OwnedRoomId>,
     Body(body): Body<Listing>,
 ) -> Result<Empty> {
-    let public = matches!(body.visibility, Visibility::Public);
-    rooms.set_listed(&room, &who.user, who.admin, public).await?;
+    rooms.set_listed(&room, &who.user, who.admin, body.is_public()).await?;
     Ok(Empty {})
 }

@@ -5,6 +5,7 @@ mod account;
 mod account_data;
 mod admin;
 mod aliases;
+mod appservices;
 mod calls;
 mod capabilities;
 mod create_room;
@@ -54,6 +55,7 @@ use stoa_accounts::Accounts;
 use stoa_federation::Federation;
 use stoa_http::Limits;
 use stoa_media::Media;
+use stoa_notify::appservice::Appservices;
 use stoa_rooms::Rooms;
 use stoa_search::Search;
 use stoa_store::Env;
@@ -99,6 +101,8 @@ pub struct Api {
     pub view: View,
     /// What can be searched.
     pub search: Search,
+    /// Application services.
+    pub services: Appservices,
     /// Files.
     pub media: Media,
     /// Rate limits.
@@ -118,4 +122,4 @@ macro_rules! parts {
         }
     )*};
 }
-parts!(accounts: Accounts, rooms: Rooms, federation: Federation, view: View, search: Search, media: Media, limits: Limits, env: Env, config: Arc<Config>);
+parts!(accounts: Accounts, rooms: Rooms, federation: Federation, view: View, search: Search, services: Appservices, media: Media, limits: Limits, env: Env, config: Arc<Config>);

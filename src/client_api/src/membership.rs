@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use stoa_accounts::Accounts;
 use stoa_federation::{Federation, ThirdParty, Via};
 use stoa_http::{Body, Empty, Error, Json, Params, Result, Segments, Who};
+use stoa_notify::appservice::Appservices;
 use stoa_rooms::{
     Action, Change,
     Error::{CannotTell, CannotVouch},
@@ -20,7 +21,7 @@ use stoa_rooms::{
 };
 use stoa_store::Membership;
 
-use crate::{Api, paths::Paths};
+use crate::{Api, appservices, paths::Paths};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -57,11 +58,17 @@ struct Parts {
     rooms: Rooms,
     accounts: Accounts,
     federation: Federation,
+    services: Appservices,
 }
 
 impl FromRef<Api> for Parts {
     fn from_ref(api: &Api) -> Parts {
-        Parts { rooms: api.rooms.clone(), accounts: api.accounts.clone(), federation: api.federation.clone() }
+        Parts {
+            rooms: api.rooms.clone(),
+            accounts: api.accounts.clone(),
+            federation: api.federation.clone(),
+            services: api.services.clone(),
+        }
     }
 }
 
@@ -120,7 +127,8 @@ pub(crate) async fn profile(accounts: &Accounts, user: &UserId) -> Result<Profil
 }
 
 /// A room by its id or by an alias, and servers that may know it.
-async fn named(rooms: &Rooms, federation: &Federation, name: &str, query: Servers) -> Result<(OwnedRoomId, Via)> {
+async fn named(parts: &Parts, name: &str, query: Servers) -> Result<(OwnedRoomId, Via)> {
+    let Parts { rooms, federation, services, .. } = parts;
     let mut via: Via = query.via.into_iter().chain(query.server_name).take(MANY_SERVERS).collect();
     let Ok(alias) = RoomAliasId::parse(name) else {
         let id = RoomId::parse(name);
@@ -128,7 +136,7 @@ async fn named(rooms: &Rooms, federation: &Federation, name: &str, query: Server
         return Ok((id, via));
     };
     if alias.server_name() == rooms.server() {
-        return Ok((rooms.resolve_alias(&alias).await?, via));
+        return Ok((appservices::resolve(rooms, services, &alias).await?, via));
     }
     let (room, servers) = federation.resolve_alias(&alias).await?;
     via.extend(servers);
@@ -184,7 +192,7 @@ async fn join_by_name(
     Params(query): Params<Servers>,
     Body(body): Body<Reason>,
 ) -> Result<Json<RoomIdAnswer>> {
-    let (room_id, via) = named(&parts.rooms, &parts.federation, &name, query).await?;
+    let (room_id, via) = named(&parts, &name, query).await?;
     enter(&parts, &who, room_id, via, body).await
 }
 
@@ -199,7 +207,7 @@ async fn join(
 }
 
 async fn enter(parts: &Parts, who: &Who, room_id: OwnedRoomId, via: Via, body: Reason) -> Result<Json<RoomIdAnswer>> {
-    let Parts { rooms, accounts, federation } = parts;
+    let Parts { rooms, accounts, federation, .. } = parts;
     if let Some(ThirdPartySigned { sender, signed }) = body.third_party_signed {
         federation.redeem(&room_id, &sender, &who.user, signed).await?;
     }
@@ -256,8 +264,8 @@ async fn knock(
     Params(query): Params<Servers>,
     Body(body): Body<Reason>,
 ) -> Result<Json<RoomIdAnswer>> {
-    let Parts { rooms, accounts, federation } = &parts;
-    let (room_id, via) = named(rooms, federation, &name, query).await?;
+    let Parts { rooms, accounts, federation, .. } = &parts;
+    let (room_id, via) = named(&parts, &name, query).await?;
     if rooms.knows(&room_id).await? {
         change(federation, accounts, &room_id, Action::Knock, &who.user, who.user.clone(), body.reason).await?;
     } else {
@@ -274,7 +282,7 @@ async fn leave(
     Segments(room): Segments<OwnedRoomId>,
     Body(body): Body<Reason>,
 ) -> Result<Empty> {
-    let Parts { rooms, accounts, federation } = &parts;
+    let Parts { rooms, accounts, federation, .. } = &parts;
     let outside = rooms.membership_outside(&room, &who.user).await?;
     let waits = outside.is_some_and(|own| matches!(own.membership, Membership::Invite | Membership::Knock));
     if waits && !rooms.knows(&room).await? {
@@ -297,7 +305,7 @@ async fn forget(who: Who, State(rooms): State<Rooms>, Segments(room): Segments<O
 /// `POST /_matrix/client/v3/rooms/{roomId}/invite`
 async fn invite(
     who: Who,
-    State(Parts { rooms, accounts, federation }): State<Parts>,
+    State(Parts { rooms, accounts, federation, services }): State<Parts>,
     Segments(room): Segments<OwnedRoomId>,
     Body(body): Body<Invitation>,
 ) -> Result<Empty> {
@@ -309,6 +317,10 @@ async fn invite(
         return Ok(Empty {});
     };
     if user.server_name() == rooms.server() {
+        // Who is away hears of the invite later.
+        if let Err(why) = appservices::meet(&accounts, &services, &user).await {
+            tracing::info!(%user, ?why, "an invited user of an application service is not there yet");
+        }
         change(&federation, &accounts, &room, Action::Invite, &who.user, user, body.reason).await?;
     } else {
         let (action, sender, profile) = (Action::Invite, who.user.clone(), Profile::default());

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 use stoa_accounts::{Accounts, ShortProfile};
 use stoa_federation::Federation;
 use stoa_http::{Body, Empty, Error, Json, Result, Segments, Who};
+use stoa_notify::appservice::Appservices;
 use stoa_rooms::Profile;
 
-use crate::{Api, paths::Paths};
+use crate::{Api, appservices, paths::Paths};
 
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
@@ -20,8 +21,10 @@ pub(crate) fn routes() -> Router<Api> {
 async fn whole(
     State(accounts): State<Accounts>,
     State(federation): State<Federation>,
+    State(services): State<Appservices>,
     Segments(user): Segments<OwnedUserId>,
 ) -> Result<Json<Value>> {
+    appservices::meet(&accounts, &services, &user).await?;
     let profile = match user.server_name() == federation.server() {
         true => accounts.profile(&user).await?,
         false => federation.profile(&user, None).await?,
@@ -33,8 +36,10 @@ async fn whole(
 async fn one(
     State(accounts): State<Accounts>,
     State(federation): State<Federation>,
+    State(services): State<Appservices>,
     Segments((user, key)): Segments<(OwnedUserId, String)>,
 ) -> Result<Json<Value>> {
+    appservices::meet(&accounts, &services, &user).await?;
     if user.server_name() != federation.server() {
         let profile = federation.profile(&user, Some(&key)).await?;
         return match profile.is_empty() {

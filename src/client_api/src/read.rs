@@ -10,7 +10,7 @@ use stoa_federation::Federation;
 use stoa_http::{Body, Error, Json, JsonBytes, MaybeWho, Params, Result, Segments, Who, body};
 use stoa_rooms::Rooms;
 use stoa_store::Membership;
-use stoa_view::{ContextRequest, DirectoryRequest, MembersRequest, MessagesRequest, RoomEventFilter, View};
+use stoa_view::{ContextRequest, DirectoryRequest, MembersRequest, MessagesRequest, Network, RoomEventFilter, View};
 
 use crate::{Api, paths::Paths, sync::viewer};
 
@@ -86,6 +86,8 @@ struct DirectoryBody {
     limit: Option<u64>,
     since: Option<String>,
     filter: DirectoryFilter,
+    third_party_instance_id: Option<String>,
+    include_all_networks: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -332,6 +334,7 @@ async fn search_directory(
         since: request.since,
         term: request.filter.generic_search_term,
         room_types: request.filter.room_types,
+        network: Network::named(request.third_party_instance_id, request.include_all_networks),
     };
     Ok(JsonBytes(view.directory(&request).await?.into()))
 }

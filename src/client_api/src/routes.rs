@@ -4,10 +4,10 @@ use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
 use crate::{
-    Api, account, account_data, admin, aliases, calls, capabilities, create_room, delayed, devices, filter, key_backup,
-    keys, live, login, media, membership, mutual, old_sync, openid, presence, profile, push_rules, pushers, read,
-    register, relations, reports, search, send, sliding, spaces, standing, state, sync, third_party, threads, throttle,
-    to_device, upgrade, user_directory, versions, well_known,
+    Api, account, account_data, admin, aliases, appservices, calls, capabilities, create_room, delayed, devices,
+    filter, key_backup, keys, live, login, media, membership, mutual, old_sync, openid, presence, profile, push_rules,
+    pushers, read, register, relations, reports, search, send, sliding, spaces, standing, state, sync, third_party,
+    threads, throttle, to_device, upgrade, user_directory, versions, well_known,
 };
 
 /// The whole API, with everything that happens around a request.
@@ -49,6 +49,7 @@ pub fn router(api: Api) -> Router {
         .merge(search::routes())
         .merge(user_directory::routes())
         .merge(aliases::routes())
+        .merge(appservices::routes())
         .merge(openid::routes())
         .merge(third_party::routes())
         .merge(live::routes())

@@ -298,7 +298,7 @@ impl Inner {
         let path = Path::new("v1/send_knock").part(wanted.room.as_str()).part(pdu.event_id().as_str());
         let sent: SentKnock = self.put(server, path, event, USUAL).await?;
         let shown = shown_of(&sent.knock_room_state);
-        let outside = Outside { via: server.to_string(), version: rules.id.to_string() };
+        let outside = Outside { via: server.to_string(), version: rules.id.to_string(), ..Outside::default() };
         Ok(self.rooms.shown(&wanted.room, &wanted.user, &pdu, Membership::Knock, &shown, outside).await?)
     }
 

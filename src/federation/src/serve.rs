@@ -156,7 +156,7 @@ impl Federation {
             }
         } else {
             let shown = shown_of(&invite_room_state);
-            let outside = Outside { via: origin.to_string(), version: rules.id.to_string() };
+            let outside = Outside { via: origin.to_string(), version: rules.id.to_string(), ..Outside::default() };
             inner.rooms.shown(room, &target, &signed, Membership::Invite, &shown, outside).await?;
         }
         Ok(signed)

@@ -3,7 +3,7 @@
 use axum::{Router, extract::State, routing::get};
 use serde::Deserialize;
 use stoa_http::{Body, JsonBytes, Params, Result, origin::Origin};
-use stoa_view::{DirectoryRequest, View};
+use stoa_view::{DirectoryRequest, Network, View};
 
 use crate::Api;
 
@@ -20,6 +20,7 @@ struct Page {
     limit: Option<u64>,
     since: Option<String>,
     third_party_instance_id: Option<String>,
+    include_all_networks: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -48,16 +49,13 @@ async fn search(_: Origin, State(view): State<View>, Body(search): Body<Search>)
 }
 
 async fn rooms(view: &View, page: Page, filter: Filter) -> Result<JsonBytes> {
-    if page.third_party_instance_id.is_some() {
-        // There are no other networks behind this server.
-        return Ok(JsonBytes(r#"{"chunk":[],"total_room_count_estimate":0}"#.into()));
-    }
     let request = DirectoryRequest {
         // 0 is no limit of theirs; ours stands.
         limit: Some(page.limit.filter(|limit| *limit > 0).unwrap_or(USUAL)),
         since: page.since,
         term: filter.generic_search_term,
         room_types: filter.room_types,
+        network: Network::named(page.third_party_instance_id, page.include_all_networks),
     };
     Ok(JsonBytes(view.directory(&request).await?.into()))
 }

@@ -23,6 +23,7 @@ use stoa_accounts::Accounts;
 use stoa_federation::Federation;
 use stoa_http::{Limits, origin::Gate};
 use stoa_media::Media;
+use stoa_notify::appservice::Appservices;
 use stoa_rooms::Rooms;
 use stoa_store::Env;
 use stoa_view::View;
@@ -38,6 +39,8 @@ pub struct Api {
     pub rooms: Rooms,
     /// Rooms, the read side.
     pub view: View,
+    /// Application services.
+    pub services: Appservices,
     /// Files.
     pub media: Media,
     /// Rooms and other servers.
@@ -63,4 +66,4 @@ macro_rules! parts {
         }
     )*};
 }
-parts!(accounts: Accounts, rooms: Rooms, view: View, media: Media, federation: Federation, limits: Limits, env: Env);
+parts!(accounts: Accounts, rooms: Rooms, view: View, services: Appservices, media: Media, federation: Federation, limits: Limits, env: Env);

@@ -16,6 +16,7 @@ mod flight;
 mod http_transport;
 pub mod keys;
 pub mod outside;
+mod services;
 mod stream;
 mod transport;
 pub mod well_known;
@@ -45,6 +46,7 @@ pub use crate::{
     error::{Answer, Error, Unauthorized},
     http_transport::{BuildError, HttpTransport},
     keys::KeyRing,
+    services::ServiceClient,
     stream::{Pace, Pieces},
     transport::{Limits, Transport, TransportError},
     xmatrix::XMatrix,

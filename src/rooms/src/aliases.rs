@@ -135,6 +135,19 @@ impl Rooms {
         Ok(())
     }
 
+    /// Lists a room in the directory of a network of an application service (`instance_id`), or no longer.
+    ///
+    /// # Errors
+    /// Where the room is not known.
+    pub async fn list_in_network(&self, room: &RoomId, network: &str, listed: bool) -> Result<(), Error> {
+        let snapshot = self.inner.store.snapshot().await?;
+        let no = self.room_no(&snapshot, room).await.map_err(|_| Error::NotFound("there is no such room"))?;
+        let mut tx = Tx::new();
+        rows::services::put_in_network(&mut tx, network, no, listed);
+        self.inner.store.commit(tx).await?;
+        Ok(())
+    }
+
     /// Whether a room is listed in the directory.
     ///
     /// # Errors

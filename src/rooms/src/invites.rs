@@ -66,6 +66,8 @@ impl Rooms {
         let stripped = serde_json::to_vec(&events);
         let stripped = stripped.map_err(|_| stoa_store::Error::Corrupt("stripped state cannot be written"))?;
         let by = (membership == Membership::Invite).then(|| event.sender().to_string());
+        let (event_id, ts) = (Some(event.event_id().to_string()), event.origin_server_ts());
+        let outside = Outside { event_id, ts, ..outside };
         self.set_outside(room, user, membership, Some((stripped, outside)), by).await
     }
 

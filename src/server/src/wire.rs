@@ -16,7 +16,8 @@ use stoa_event::{ids::OwnedServerName, sign::SigningKey};
 use stoa_federation::{FOLLOWER, Federation, Nobody};
 use stoa_http::Limits;
 use stoa_media::{Media, PreviewConfig};
-use stoa_remote::{HttpTransport, Remote, Transport};
+use stoa_notify::appservice::{self, Appservices};
+use stoa_remote::{HttpTransport, Remote, ServiceClient, Transport};
 use stoa_rooms::Rooms;
 use stoa_search::Search;
 use stoa_store::{Env, Store, Tx, rows};
@@ -88,7 +89,12 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
 /// Where the data cannot be used, or belong to another server.
 pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
     let Ground { engine, transport, previews, env, search } = ground;
-    let followers = [config.federation.enabled.then_some(FOLLOWER), search.then_some(stoa_search::FOLLOWER)];
+    let bridged = !config.appservices.files.is_empty();
+    let followers = [
+        config.federation.enabled.then_some(FOLLOWER),
+        search.then_some(stoa_search::FOLLOWER),
+        bridged.then_some(appservice::FOLLOWER),
+    ];
     let options = stoa_store::Options {
         durability: match config.durability {
             Durability::Synced => stoa_store::Durability::Synced,
@@ -154,9 +160,33 @@ async fn join(
     if config.federation.enabled {
         workers.beside(federation.clone().run());
     }
-    let api = Api { accounts, rooms, federation, view, search, media, limits, env, config: Arc::new(settings) };
+    let services = appservices(config, store, &env, &view, &accounts)?;
+    if !config.appservices.files.is_empty() {
+        workers.beside(services.clone().run());
+    }
+    let api =
+        Api { accounts, rooms, federation, view, search, services, media, limits, env, config: Arc::new(settings) };
     workers.beside(stoa_client_api::send_due(api.clone()));
     Ok(api)
+}
+
+/// The application services. Without their files there are none, and the feed is not kept for them.
+fn appservices(
+    config: &Config,
+    store: &Store,
+    env: &Env,
+    view: &View,
+    accounts: &Accounts,
+) -> Result<Appservices, Error> {
+    let client = match config.appservices.files.is_empty() {
+        true => None,
+        false => {
+            let client = ServiceClient::new(&config.remote()?);
+            Some(client.map_err(|why| Error::Federation(why.to_string()))?)
+        }
+    };
+    let legacy = config.appservices.legacy_authorization;
+    Ok(Appservices::new(store.clone(), env.clone(), view.clone(), accounts.clone(), client, legacy))
 }
 
 /// What both kinds of callers ask, clients and, where federation is on, other servers.
@@ -169,6 +199,7 @@ pub fn router(config: &Config, api: &Api) -> Router {
         accounts: api.accounts.clone(),
         rooms: api.rooms.clone(),
         view: api.view.clone(),
+        services: api.services.clone(),
         media: api.media.clone(),
         federation: api.federation.clone(),
         limits: api.limits.clone(),

@@ -23,6 +23,7 @@ use crate::{
         remote_media::RemoteMedia,
         reports::Report,
         rooms::{Alias, Head, Member, OwnMembership, SentTxn, StateKeyName, Waiting},
+        services::{ServiceItem, ServiceTxn},
         threads::{Thread, ThreadSubscription},
         tokens::{AccessToken, RefreshToken},
         users::User,
@@ -230,6 +231,14 @@ tables! {
     DELAYED_BY_TIME = 121 in Indexes: (bool, u64, UserNo, String) => RoomNo;
     /// The same for each user. Written by `rows/delayed.rs`.
     DELAYED_BY_USER = 122 in Indexes: (UserNo, bool, u64, String) => ();
+
+    // Application services.
+    /// What waits for an application service: its id, the commit, which of the commit. Written by `rows/services.rs`.
+    SERVICE_QUEUE = 140 in Queues: (String, Position, u32) => ServiceItem;
+    /// The transaction that is on its way to an application service. Written by `rows/services.rs`.
+    SERVICE_TXNS = 141 in Queues: String => ServiceTxn;
+    /// The rooms in the directory of a network: `instance_id`, room. Written by `rows/services.rs`.
+    NETWORK_ROOMS = 142 in Rows: (String, RoomNo) => ();
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use stoa_store::{
         receipts::{Receipt, ReceiptKey},
         reports::Report,
         rooms::{Alias, Head, Member, Outside, OwnMembership, SentTxn, StateKeyName},
+        services::{DeviceMessages, ServiceItem, ServiceTxn},
         threads::{Thread, ThreadSubscription},
         tokens::{AccessToken, RefreshToken},
         users::User,
@@ -135,7 +136,7 @@ fn rooms(page: &mut Page) {
         by: Some(text("@b:x")),
         forgotten: true,
         left_at: Some(Position(5)),
-        outside: Some(Outside { via: text("b.test"), version: text("12") }),
+        outside: Some(Outside { via: text("b.test"), version: text("12"), event_id: Some(text("$i")), ts: 7 }),
     };
     page.row("own membership", &own);
     page.row("alias", &Alias { room: RoomNo(1), creator: text("@a:x") });
@@ -162,6 +163,15 @@ fn accounts(page: &mut Page) {
     page.row("user", &user);
     let device = Device { name: Some(text("Phone")), created: 1, seen_ts: Some(2), seen_ip: Some(text("::1")) };
     page.row("device", &device);
+    page.row("service item", &ServiceItem::Event { room: RoomNo(1), event: EventNo(2) });
+    page.row("service item outside", &ServiceItem::Outside { user: UserNo(1), room: RoomNo(2) });
+    page.row("service item receipt", &ServiceItem::Receipt { room: RoomNo(1), at: Position(2) });
+    page.row("service item private", &ServiceItem::PrivateReceipt { user: UserNo(1), at: Position(2) });
+    page.row("service item keys", &ServiceItem::Keys { user: UserNo(1) });
+    page.row("service item devices", &ServiceItem::Devices { user: UserNo(1) });
+    page.row("service item left", &ServiceItem::Left { user: UserNo(1) });
+    let messages = vec![DeviceMessages { user: UserNo(1), device: text("D"), until: Position(3) }];
+    page.row("service transaction", &ServiceTxn { id: text("t1"), body: b"{}".to_vec(), messages });
     let delayed = Delayed {
         room: RoomNo(1),
         kind: text("m.call.member"),

@@ -1,5 +1,7 @@
 //! The published directory (Client-Server API, "Published room directory").
 
+use std::collections::BTreeSet;
+
 use stoa_store::{Direction, RoomNo, Snapshot, rows::rooms::Head, schema};
 
 use crate::{
@@ -16,8 +18,33 @@ pub struct DirectoryRequest {
     pub since: Option<String>,
     /// Words in name, topic or alias.
     pub term: Option<String>,
+    /// Whose directory.
+    pub network: Network,
     /// Types of rooms; `None` stands for rooms without a type.
     pub room_types: Option<Vec<Option<String>>>,
+}
+
+/// Whose directory is wanted: rooms that people list here, or that application services list for their networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Network {
+    /// That of this server.
+    #[default]
+    Here,
+    /// That of a network, by its `instance_id`.
+    Of(String),
+    /// All together.
+    All,
+}
+
+impl Network {
+    /// From what a request says of it.
+    pub fn named(instance_id: Option<String>, all: bool) -> Network {
+        match instance_id.filter(|id| !id.is_empty()) {
+            Some(id) => Network::Of(id),
+            None if all => Network::All,
+            None => Network::Here,
+        }
+    }
 }
 
 /// What strangers are shown of a room.
@@ -42,7 +69,7 @@ impl View {
     pub async fn directory(&self, request: &DirectoryRequest) -> Result<Vec<u8>, Error> {
         let snapshot = self.inner.store.snapshot().await?;
         let mut entries = Vec::new();
-        for (room, ()) in snapshot.scan(&schema::DIRECTORY, &(), Direction::Forward, usize::MAX).await? {
+        for room in listed(&snapshot, &request.network).await? {
             if let Some(head) = snapshot.get(&schema::ROOMS, &room).await? {
                 entries.push(self.entry(&snapshot, room, &head).await?);
             }
@@ -113,6 +140,21 @@ impl View {
             guests: guests.as_deref() == Some("can_join"),
         })
     }
+}
+
+async fn listed(snapshot: &Snapshot, network: &Network) -> Result<BTreeSet<RoomNo>, Error> {
+    let mut rooms = BTreeSet::new();
+    if matches!(network, Network::Here | Network::All) {
+        let here = snapshot.scan(&schema::DIRECTORY, &(), Direction::Forward, usize::MAX).await?;
+        rooms.extend(here.into_iter().map(|(room, ())| room));
+    }
+    let others = match network {
+        Network::Here => Vec::new(),
+        Network::Of(id) => snapshot.scan(&schema::NETWORK_ROOMS, id, Direction::Forward, usize::MAX).await?,
+        Network::All => snapshot.scan(&schema::NETWORK_ROOMS, &(), Direction::Forward, usize::MAX).await?,
+    };
+    rooms.extend(others.into_iter().map(|((_, room), ())| room));
+    Ok(rooms)
 }
 
 impl Entry {

@@ -17,6 +17,7 @@ mod reach;
 mod relations;
 mod search;
 mod servers;
+mod services;
 mod show;
 mod sliding;
 mod spaces;
@@ -37,7 +38,7 @@ use stoa_store::{Env, Position, Store, UserNo, schema};
 
 use crate::wait::Waiters;
 pub use crate::{
-    directory::DirectoryRequest,
+    directory::{DirectoryRequest, Network},
     error::Error,
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest, Page},

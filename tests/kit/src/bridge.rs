@@ -35,6 +35,8 @@ enum Deed {
     Answer(u16, Value),
     /// It hears, and goes away without a word.
     Vanish,
+    /// It answers when it is told what.
+    Hold,
 }
 
 #[derive(Default)]
@@ -156,6 +158,14 @@ impl Bridge {
         self.inner.answers.lock().expect("no panic").insert(path.to_owned(), Deed::Answer(status, body));
     }
 
+    /// Lets requests for a path wait until it is said what the answer is.
+    ///
+    /// # Panics
+    /// If a test failed while it did the same.
+    pub fn hold(&self, path: &str) {
+        self.inner.answers.lock().expect("no panic").insert(path.to_owned(), Deed::Hold);
+    }
+
     /// Whether it can be reached: connections end at once if not.
     ///
     /// # Panics
@@ -263,8 +273,12 @@ impl Inner {
         stream.read_exact(&mut body).await?;
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let authorization = header("authorization").unwrap_or_default();
-        let deed = self.deed(&path);
-        self.heard.lock().expect("no panic").push(Heard { method, path, authorization, body });
+        let mut deed = self.deed(&path);
+        self.heard.lock().expect("no panic").push(Heard { method, path: path.clone(), authorization, body });
+        while matches!(deed, Deed::Hold) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            deed = self.deed(&path);
+        }
         let Deed::Answer(status, body) = deed else { return Ok(()) };
         let body = body.to_string();
         let head = format!("HTTP/1.1 {status} Said\r\nConnection: close\r\nContent-Type: application/json\r\n");

@@ -19,6 +19,7 @@ pub mod remote_media;
 pub mod reports;
 pub mod rooms;
 pub mod server;
+pub mod services;
 pub mod threads;
 pub mod to_device;
 pub mod tokens;

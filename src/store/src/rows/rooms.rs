@@ -97,7 +97,7 @@ pub struct OwnMembership {
 cbor_value!(OwnMembership);
 
 /// What is known of a room that this server is not in.
-#[derive(Clone, Debug, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, minicbor::Encode, minicbor::Decode)]
 pub struct Outside {
     /// The server that told of it, or took the knock.
     #[n(0)]
@@ -105,6 +105,14 @@ pub struct Outside {
     /// The room version.
     #[n(1)]
     pub version: String,
+    /// The id of the member event.
+    #[n(2)]
+    #[cbor(default)]
+    pub event_id: Option<String>,
+    /// When it is said to have been sent, in milliseconds since 1970.
+    #[n(3)]
+    #[cbor(default)]
+    pub ts: u64,
 }
 
 /// The event type and state key of a number.
