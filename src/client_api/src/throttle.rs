@@ -72,8 +72,10 @@ async fn count(api: &Api, kind: Kind, parts: &mut http::request::Parts) -> Resul
     match MaybeWho::from_request_parts(parts, api).await? {
         MaybeWho(Some(who)) => {
             take(&api.limits, kind, &who)?;
-            // All that is counted by user is something that people do.
-            api.accounts.is_active(&who);
+            // All that is counted by user is something that people do. Bridges say themselves who is there elsewhere.
+            if who.service.is_none() {
+                api.accounts.is_active(&who);
+            }
             Ok(())
         }
         // Without a token the handler says so.
