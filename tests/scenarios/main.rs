@@ -32,6 +32,7 @@ mod other_servers;
 mod paging;
 mod presence;
 mod profile;
+mod push;
 mod push_rules;
 mod receipts;
 mod redaction;

@@ -82,7 +82,6 @@ async fn what_this_server_does_not_have_is_unrecognized() {
     alice.get("/_matrix/client/v1/auth_metadata").await.expect(404, "M_UNRECOGNIZED");
     alice.get("/login/sso/redirect?redirectUrl=https://client.example").await.expect(404, "M_UNRECOGNIZED");
     alice.get("/login/sso/redirect/oidc?redirectUrl=https://client.example").await.expect(404, "M_UNRECOGNIZED");
-    alice.get("/notifications").await.expect(404, "M_UNRECOGNIZED");
     alice.post("/_matrix/client/v1/appservice/irc/ping", json!({})).await.expect(404, "M_UNRECOGNIZED");
     let listed = format!("/directory/list/appservice/irc/{}", encode(&room));
     alice.put(&listed, json!({ "visibility": "public" })).await.expect(404, "M_UNRECOGNIZED");

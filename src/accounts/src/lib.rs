@@ -47,6 +47,7 @@ pub use login::{LoggedIn, NewDevice, TOKEN_LIFE_MS, Tokens};
 pub use moderation::Measure;
 pub use passwords::Password;
 pub use profile::{AVATAR_URL, DISPLAYNAME, ShortProfile};
+pub use pushers::NewPusher;
 pub use register::{NewAccount, Registered};
 pub use services::{BadService, Service, ServiceFile, Services};
 use stoa_event::ids::{OwnedServerName, OwnedUserId, UserId};

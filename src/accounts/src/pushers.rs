@@ -1,6 +1,7 @@
 //! Pushers: where a user wants to be told of events (Client-Server API, "Push Notifications"). Who tells them reads the
 //! rows.
 
+use serde_json::Value;
 use stoa_store::{
     Direction, Snapshot, Tx, UserNo,
     rows::pushers::{self, Pusher},
@@ -15,49 +16,82 @@ const MAX_PUSHERS: usize = 100;
 const MAX_APP_ID: usize = 64;
 /// The greatest length of a push key.
 const MAX_PUSHKEY: usize = 512;
+/// The greatest length of all that is said of a pusher.
+const MAX_JSON: usize = 8 << 10;
+
+/// A pusher that somebody sets.
+#[derive(Clone, Debug, Default)]
+pub struct NewPusher {
+    /// The app id.
+    pub app: String,
+    /// The push key.
+    pub key: String,
+    /// The pusher as it is listed: a JSON object.
+    pub json: Vec<u8>,
+    /// Whether other users' pushers of the same app and key stay.
+    pub append: bool,
+    /// Whether it is switched off for now (MSC3881).
+    pub disabled: bool,
+    /// Whether it is told nothing before its owner shows that it arrives there (MSC4174).
+    pub to_be_shown: bool,
+}
 
 impl Accounts {
-    /// The pushers of a user: JSON objects.
+    /// The pushers of a user.
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn pushers(&self, user: UserNo) -> Result<Vec<Vec<u8>>> {
+    pub async fn pushers(&self, user: UserNo) -> Result<Vec<Pusher>> {
         let snapshot = self.store().snapshot().await?;
         let rows = snapshot.scan(&schema::PUSHERS, &user, Direction::Forward, usize::MAX).await?;
-        Ok(rows.into_iter().map(|(_, pusher)| pusher.json).collect())
+        Ok(rows.into_iter().map(|(_, pusher)| pusher).collect())
     }
 
-    /// Sets a pusher. Without `append`, other users' pushers of the same app and key go: a telephone has one owner.
+    /// Sets a pusher. Without `append`, other users' pushers of the same app and key go: a telephone has one owner. Answers
+    /// whether its owner has to show first that it arrives there.
     ///
     /// # Errors
     /// [`Error::InvalidParam`], [`Error::TooLarge`]
-    pub async fn set_pusher(&self, who: &Who, app: &str, key: &str, json: &[u8], append: bool) -> Result<()> {
+    pub async fn set_pusher(&self, who: &Who, new: &NewPusher) -> Result<bool> {
+        let (app, key) = (&new.app, &new.key);
         if app.is_empty() || app.len() > MAX_APP_ID {
             return Err(Error::InvalidParam(format!("app_id has 1 to {MAX_APP_ID} bytes")));
         }
         if key.is_empty() || key.len() > MAX_PUSHKEY {
             return Err(Error::InvalidParam(format!("pushkey has 1 to {MAX_PUSHKEY} bytes")));
         }
+        if new.json.len() > MAX_JSON {
+            return Err(Error::TooLarge("a pusher has at most 8 KiB"));
+        }
         let _guard = self.lock(who.user_no).await;
         let snapshot = self.store().snapshot().await?;
         let known = snapshot.scan(&schema::PUSHERS, &who.user_no, Direction::Forward, MAX_PUSHERS).await?;
-        let is_new = !known.iter().any(|((_, a, k), _)| a == app && k == key);
-        if is_new && known.len() >= MAX_PUSHERS {
+        let old = known.iter().find(|((_, a, k), _)| a == app && k == key).map(|(_, old)| old);
+        if old.is_none() && known.len() >= MAX_PUSHERS {
             return Err(Error::TooLarge("too many pushers"));
         }
         let mut tx = Tx::new();
-        if !append {
-            let same = (app.to_owned(), key.to_owned());
+        if !new.append {
+            let same = (app.clone(), key.clone());
             for ((_, _, other), ()) in
                 snapshot.scan(&schema::PUSHER_OWNERS, &same, Direction::Forward, usize::MAX).await?
             {
-                pushers::delete(&mut tx, other, app, key);
+                if other != who.user_no {
+                    pushers::delete(&mut tx, other, app, key);
+                }
             }
         }
-        let row = Pusher { json: json.to_vec(), device: who.device.clone(), created: self.env().now_ms() };
+        let shown = old.is_some_and(|old| !old.dormant && leads_to(&old.json) == leads_to(&new.json));
+        let row = Pusher {
+            json: new.json.clone(),
+            device: who.device.clone(),
+            created: self.env().now_ms(),
+            disabled: new.disabled,
+            dormant: new.to_be_shown && !shown,
+        };
         pushers::put(&mut tx, who.user_no, app, key, &row);
         self.store().commit(tx).await?;
-        Ok(())
+        Ok(row.dormant)
     }
 
     /// Removes a pusher, if it is there.
@@ -94,4 +128,10 @@ impl Accounts {
         }
         Ok(())
     }
+}
+
+/// Where a pusher leads to, beside its push key: the URL and the secret of Web Push.
+fn leads_to(json: &[u8]) -> Option<(Value, Value)> {
+    let pusher: Value = serde_json::from_slice(json).ok()?;
+    Some((pusher["data"]["url"].clone(), pusher["data"]["auth"].clone()))
 }

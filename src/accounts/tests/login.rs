@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use common::{SECRET, Server, auth, challenge, config, device, password, refusal, user_id};
 use serde_json::json;
-use stoa_accounts::{Accounts, Config, Error, LoggedIn, NewDevice, Who};
+use stoa_accounts::{Accounts, Config, Error, LoggedIn, NewDevice, NewPusher, Who};
 use stoa_store::{Fact, Heard};
 
 async fn unknown(accounts: &Accounts, token: &str) -> bool {
@@ -249,27 +249,31 @@ async fn deleting_a_device_wants_the_password() {
     assert_eq!(refusal(server.accounts.delete_devices(&who, &ids, Some(&right)).await), "M_UNKNOWN");
 }
 
+fn pusher(app: &str, key: &str, append: bool) -> NewPusher {
+    NewPusher { app: app.to_owned(), key: key.to_owned(), json: b"{}".to_vec(), append, ..NewPusher::default() }
+}
+
 #[tokio::test]
 async fn a_device_takes_its_pushers_with_it() {
     let server = Server::open().await;
     let (_, who, _) = server.user("alice").await;
     let token = server.login("alice", device("PHONE")).await.unwrap().tokens.access;
     let phone = server.accounts.whoami(&token).await.unwrap();
-    server.accounts.set_pusher(&who, "app", "here", b"{}", false).await.unwrap();
-    server.accounts.set_pusher(&phone, "app", "there", b"{}", false).await.unwrap();
+    server.accounts.set_pusher(&who, &pusher("app", "here", false)).await.unwrap();
+    server.accounts.set_pusher(&phone, &pusher("app", "there", false)).await.unwrap();
     assert_eq!(server.accounts.pushers(who.user_no).await.unwrap().len(), 2);
     server.accounts.logout(&phone).await.unwrap();
     assert_eq!(server.accounts.pushers(who.user_no).await.unwrap().len(), 1);
     // A telephone that changes hands stops telling its former owner.
     let (_, bob, _) = server.user("bob").await;
-    server.accounts.set_pusher(&bob, "app", "here", b"{}", true).await.unwrap();
+    server.accounts.set_pusher(&bob, &pusher("app", "here", true)).await.unwrap();
     assert_eq!(server.accounts.pushers(who.user_no).await.unwrap().len(), 1);
-    server.accounts.set_pusher(&bob, "app", "here", b"{}", false).await.unwrap();
+    server.accounts.set_pusher(&bob, &pusher("app", "here", false)).await.unwrap();
     assert!(server.accounts.pushers(who.user_no).await.unwrap().is_empty());
     server.accounts.delete_pusher(bob.user_no, "app", "here").await.unwrap();
     assert!(server.accounts.pushers(bob.user_no).await.unwrap().is_empty());
     for (app, key) in [("", "x"), ("x", ""), (&"x".repeat(65)[..], "x"), ("x", &"x".repeat(513)[..])] {
-        refused!(server.accounts.set_pusher(&bob, app, key, b"{}", false).await, Error::InvalidParam(_));
+        refused!(server.accounts.set_pusher(&bob, &pusher(app, key, false)).await, Error::InvalidParam(_));
     }
 }
 
@@ -302,7 +306,7 @@ async fn a_deactivated_account_is_closed_for_good() {
     let (alice, who, token) = server.user("alice").await;
     let phone = server.login("alice", refreshing("PHONE")).await.unwrap().tokens;
     let accounts = &server.accounts;
-    accounts.set_pusher(&who, "app", "key", b"{}", false).await.unwrap();
+    accounts.set_pusher(&who, &pusher("app", "key", false)).await.unwrap();
     accounts.set_account_data(&who, &alice, None, "m.direct", &"{\"a\":1}".into()).await.unwrap();
     accounts.deactivate(&alice, false).await.unwrap();
     for token in [&token, &phone.access] {

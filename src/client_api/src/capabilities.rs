@@ -4,6 +4,7 @@ use axum::{Router, extract::State, routing::get};
 use serde_json::{Map, Value, json};
 use stoa_event::version::SUPPORTED;
 use stoa_http::{Json, Who};
+use stoa_notify::push::Push;
 use stoa_rooms::Rooms;
 
 use crate::{Api, paths::Paths};
@@ -13,7 +14,7 @@ pub(crate) fn routes() -> Router<Api> {
 }
 
 /// `GET /_matrix/client/v3/capabilities`
-async fn capabilities(who: Who, State(rooms): State<Rooms>) -> Json<Value> {
+async fn capabilities(who: Who, State(rooms): State<Rooms>, State(push): State<Option<Push>>) -> Json<Value> {
     let config = rooms.config();
     let delayed = json!({ "max_delay_ms": config.max_delay_ms, "max_scheduled": config.max_delayed });
     let available: Map<String, Value> = SUPPORTED.iter().map(|id| (id.to_string(), "stable".into())).collect();
@@ -29,6 +30,12 @@ async fn capabilities(who: Who, State(rooms): State<Rooms>) -> Json<Value> {
         "m.delayed_events": delayed,
         "org.matrix.msc4140.delayed_events": delayed,
     });
+    let web_push = match push {
+        Some(push) => json!({ "enabled": true, "vapid": push.vapid_key() }),
+        None => json!({ "enabled": false }),
+    };
+    capabilities["m.webpush"] = web_push.clone();
+    capabilities["org.matrix.msc4174.webpush"] = web_push;
     if who.admin {
         capabilities["m.account_moderation"] = json!({ "suspend": true, "lock": true });
     }

@@ -56,6 +56,7 @@ use stoa_federation::Federation;
 use stoa_http::Limits;
 use stoa_media::Media;
 use stoa_notify::appservice::Appservices;
+use stoa_notify::push::Push;
 use stoa_rooms::Rooms;
 use stoa_search::Search;
 use stoa_store::Env;
@@ -105,6 +106,8 @@ pub struct Api {
     pub services: Appservices,
     /// Files.
     pub media: Media,
+    /// What tells phones and browsers, if something does.
+    pub push: Option<Push>,
     /// Rate limits.
     pub limits: Limits,
     /// The clock and randomness.
@@ -122,4 +125,4 @@ macro_rules! parts {
         }
     )*};
 }
-parts!(accounts: Accounts, rooms: Rooms, federation: Federation, view: View, search: Search, services: Appservices, media: Media, limits: Limits, env: Env, config: Arc<Config>);
+parts!(accounts: Accounts, rooms: Rooms, federation: Federation, view: View, search: Search, services: Appservices, media: Media, push: Option<Push>, limits: Limits, env: Env, config: Arc<Config>);

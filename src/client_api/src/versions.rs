@@ -8,7 +8,7 @@ use crate::Api;
 
 /// Clients switch features on by the version that brought them, and refuse to work without the older ones, so all are named
 /// up to the newest whose changes are met. What is optional and not there (OAuth 2.0, single sign-on), or not there yet
-/// (push, application services, e-mail), is so in docs/spec-coverage.md.
+/// (application services, e-mail), is so in docs/spec-coverage.md.
 const VERSIONS: &[&str] = &[
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
     "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",
@@ -25,11 +25,15 @@ const FEATURES: &[&str] = &[
     "org.matrix.msc3026.busy_presence",
     // Room summaries, v1.15.
     "org.matrix.msc3266",
+    // Pushers that can be switched off.
+    "org.matrix.msc3881",
     // Authenticated media, v1.11.
     "org.matrix.msc3916.stable",
     // Delayed events.
     "org.matrix.msc4140",
     "org.matrix.msc4140.stable",
+    // Web Push.
+    "org.matrix.msc4174",
     // The infrastructure of group calls.
     "org.matrix.msc4143",
     // Invite permission, v1.18, and its filters.

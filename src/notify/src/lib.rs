@@ -2,3 +2,4 @@
 //! a cursor of its own, so nothing is lost by a crash and no request waits for it.
 
 pub mod appservice;
+pub mod push;

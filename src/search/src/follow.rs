@@ -226,7 +226,7 @@ impl Keeper {
             Fact::Member { room, local: true, .. } => self.room(snapshot, room).await,
             Fact::Member { room, user, local: false, .. } => self.member(snapshot, room, user).await,
             Fact::Profile { user } => self.user(snapshot, user).await,
-            Fact::Room { .. } | Fact::User { .. } | Fact::Devices { .. } => Ok(()),
+            Fact::Room { .. } | Fact::User { .. } | Fact::Devices { .. } | Fact::Pushers { .. } => Ok(()),
         }
     }
 

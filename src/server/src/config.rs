@@ -4,6 +4,7 @@ mod appservices;
 mod bucket;
 mod federation;
 mod previews;
+mod push;
 mod search;
 
 use std::{
@@ -23,6 +24,7 @@ pub use self::{
     bucket::BucketConfig,
     federation::{FederationConfig, IpRange, Pattern},
     previews::PreviewsConfig,
+    push::PushConfig,
     search::{SearchConfig, UserDirectoryConfig},
 };
 use crate::args::{Options, Registration, Switch};
@@ -93,6 +95,8 @@ pub struct Config {
     pub media: MediaConfig,
     /// Previews of links.
     pub url_previews: PreviewsConfig,
+    /// Phones and browsers.
+    pub push: PushConfig,
     /// Delayed events.
     pub delayed_events: DelayedConfig,
     /// The relays for calls.
@@ -228,6 +232,7 @@ impl Default for Config {
             login: LoginConfig::default(),
             media: MediaConfig::default(),
             url_previews: PreviewsConfig::default(),
+            push: PushConfig::default(),
             delayed_events: DelayedConfig::default(),
             turn: Turn::default(),
             rtc: Rtc::default(),
@@ -368,6 +373,7 @@ impl Config {
         self.federation.check()?;
         self.media.bucket.check()?;
         self.url_previews.check()?;
+        self.push.check()?;
         self.search.check()?;
         self.support.check().map_err(|why| Error::Value { option: "support", why })?;
         self.turn.check().map_err(|why| Error::Value { option: "turn", why })?;
@@ -571,6 +577,7 @@ mod tests {
         assert!(bad("[federation]\nextra_ca = [\"no such file\"]").contains("no such file"));
         assert!(bad("[federation]\nwell_known = \"https://example.org\"").contains("federation.well_known"));
         assert!(bad("[url_previews]\nmax_page = \"1G\"").contains("max_page"));
+        assert!(bad("[push]\ncontact = \"a@example.org\"").contains("push.contact"));
         assert!(bad("[support]\npage = \"example.org\"").contains("page"));
         assert!(bad("[support]\ncontacts = [{ role = \"m.role.admin\" }]").contains("m.role.admin"));
         assert!(bad("[federation]\ntrusted_key_servers = [\"a b\"]").contains("trusted_key_servers"));

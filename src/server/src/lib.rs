@@ -95,6 +95,9 @@ pub enum Error {
     /// Previews of links cannot be made.
     #[error("cannot make previews of links: {0}")]
     Previews(String),
+    /// Phones and browsers cannot be told.
+    #[error("push: {0}")]
+    Push(String),
     /// Somebody else listens there.
     #[error("cannot listen on {0}: something else does already; another Stoa? Choose another address with --listen")]
     AddressInUse(SocketAddr),

@@ -17,6 +17,7 @@ use stoa_federation::{FOLLOWER, Federation, Nobody};
 use stoa_http::Limits;
 use stoa_media::{Media, PreviewConfig};
 use stoa_notify::appservice::{self, Appservices};
+use stoa_notify::push::Push;
 use stoa_remote::{HttpTransport, Remote, ServiceClient, Transport};
 use stoa_rooms::Rooms;
 use stoa_search::Search;
@@ -41,6 +42,8 @@ pub struct Ground {
     pub transport: Arc<dyn Transport>,
     /// How previews of links are made, if they are.
     pub previews: Option<PreviewConfig>,
+    /// How phones and browsers are told, if they are.
+    pub push: Option<stoa_notify::push::Config>,
     /// The clock and randomness.
     pub env: Env,
     /// Whether the index of the search is kept, in the folder of the data.
@@ -68,8 +71,9 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     make_folder(&config.data)?;
     let engine = open_engine(config).await?;
     let previews = config.previews().map_err(Error::Previews)?;
+    let push = config.push().map_err(Error::Push)?;
     let transport = transport(config, &env)?;
-    let ground = Ground { engine: engine.clone(), transport, previews, env, search: true };
+    let ground = Ground { engine: engine.clone(), transport, previews, push, env, search: true };
     let mut parts = assemble(config, ground).await?;
     let media = parts.api.media.clone();
     if let Err(why) = media.prepare().await {
@@ -88,12 +92,13 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
 /// # Errors
 /// Where the data cannot be used, or belong to another server.
 pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
-    let Ground { engine, transport, previews, env, search } = ground;
+    let Ground { engine, transport, previews, push, env, search } = ground;
     let bridged = !config.appservices.files.is_empty();
     let followers = [
         config.federation.enabled.then_some(FOLLOWER),
         search.then_some(stoa_search::FOLLOWER),
         bridged.then_some(appservice::FOLLOWER),
+        push.as_ref().map(|_| stoa_notify::push::FOLLOWER),
     ];
     let options = stoa_store::Options {
         durability: match config.durability {
@@ -108,7 +113,7 @@ pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
     let mut workers = Workers::default();
     workers.commit(committer);
     let media = stoa_media::Config { previews, ..config.media()? };
-    match join(config, media, env, transport, &store, &mut workers).await {
+    match join(config, (media, push), env, transport, &store, &mut workers).await {
         Ok(api) => {
             if search {
                 workers.beside(api.search.clone().run());
@@ -125,7 +130,7 @@ pub async fn assemble(config: &Config, ground: Ground) -> Result<Parts, Error> {
 
 async fn join(
     config: &Config,
-    media: stoa_media::Config,
+    (media, push): (stoa_media::Config, Option<stoa_notify::push::Config>),
     env: Env,
     transport: Arc<dyn Transport>,
     store: &Store,
@@ -139,6 +144,13 @@ async fn join(
     let rooms = Rooms::new(store.clone(), env.clone(), name.clone(), key.clone(), config.rooms());
     let federation = Federation::new(store.clone(), env.clone(), rooms.clone(), accounts.clone(), remote.clone());
     let view = View::new(store.clone(), env.clone(), stoa_view::Config::default());
+    let push = match push {
+        Some(push) => {
+            let push = Push::open(store.clone(), env.clone(), view.clone(), push).await;
+            Some(push.map_err(|why| Error::Push(why.to_string()))?)
+        }
+        None => None,
+    };
     let media = Media::new(store.clone(), env.clone(), name.clone(), remote, media)
         .map_err(|why| Error::Bucket(why.to_string()))?;
     let search = Search::new(store.clone(), config.search()).map_err(|why| Error::Search(why.to_string()))?;
@@ -160,12 +172,26 @@ async fn join(
     if config.federation.enabled {
         workers.beside(federation.clone().run());
     }
+    if let Some(push) = &push {
+        workers.beside(push.clone().run());
+    }
     let services = appservices(config, store, &env, &view, &accounts)?;
     if !config.appservices.files.is_empty() {
         workers.beside(services.clone().run());
     }
-    let api =
-        Api { accounts, rooms, federation, view, search, services, media, limits, env, config: Arc::new(settings) };
+    let api = Api {
+        accounts,
+        rooms,
+        federation,
+        view,
+        search,
+        services,
+        media,
+        push,
+        limits,
+        env,
+        config: Arc::new(settings),
+    };
     workers.beside(stoa_client_api::send_due(api.clone()));
     Ok(api)
 }

@@ -151,7 +151,7 @@ impl Fact {
             Fact::Event { at, .. } | Fact::Room { at, .. } | Fact::User { at, .. } | Fact::Devices { at, .. } => {
                 Some(*at)
             }
-            Fact::Member { .. } | Fact::Changed { .. } | Fact::Profile { .. } => None,
+            Fact::Member { .. } | Fact::Changed { .. } | Fact::Profile { .. } | Fact::Pushers { .. } => None,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         media::Media,
         outbox::ToldDevice,
         partial::{PartialEvent, PartialRoom},
-        pushers::Pusher,
+        pushers::{Pusher, Waiting as WaitingPush},
         receipts::{Receipt, ReceiptKey},
         remote::{Destination, ServerKeys},
         remote_media::RemoteMedia,
@@ -141,6 +141,8 @@ tables! {
     PUSHERS = 51 in Rows: (UserNo, String, String) => Pusher;
     /// Who has a pusher of that app id and push key. Written by `rows/pushers.rs`.
     PUSHER_OWNERS = 52 in Rows: (String, String, UserNo) => ();
+    /// What waits for a pusher: user, app id, push key, where it happened. Written by `rows/pushers.rs`.
+    PUSH_QUEUE = 54 in Queues: (UserNo, String, String, Position) => WaitingPush;
 
     /// What people reported, in order. Written by `rows/reports.rs`.
     REPORTS = 53 in Rows: Position => Report;

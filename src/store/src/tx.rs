@@ -102,6 +102,13 @@ pub enum Fact {
         #[n(0)]
         user: UserNo,
     },
+    /// The pushers of a user changed.
+    #[n(7)]
+    Pushers {
+        /// The user.
+        #[n(0)]
+        user: UserNo,
+    },
 }
 
 /// A user's relation to a room (Client-Server API, "Room membership").

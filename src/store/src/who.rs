@@ -67,7 +67,7 @@ impl Who {
                     }
                     state.user(user, self.opened).last = commit.last;
                 }
-                Fact::Member { .. } | Fact::Changed { .. } | Fact::Profile { .. } => {}
+                Fact::Member { .. } | Fact::Changed { .. } | Fact::Profile { .. } | Fact::Pushers { .. } => {}
             }
         }
     }

@@ -16,7 +16,7 @@ use stoa_store::{
         keys::FallbackKey,
         media::{File, Media},
         partial::{PartialEvent, PartialRoom},
-        pushers::Pusher,
+        pushers::{Pusher, Waiting},
         receipts::{Receipt, ReceiptKey},
         reports::Report,
         rooms::{Alias, Head, Member, Outside, OwnMembership, SentTxn, StateKeyName},
@@ -205,7 +205,13 @@ fn accounts(page: &mut Page) {
         ts: 1,
     };
     page.row("report", &report);
-    page.row("pusher", &Pusher { json: b"{}".to_vec(), device: text("phone"), created: 1 });
+    let pusher = Pusher { json: b"{}".to_vec(), device: text("phone"), created: 1, disabled: false, dormant: false };
+    page.row("pusher", &pusher);
+    page.row("dormant pusher", &Pusher { disabled: true, dormant: true, ..pusher });
+    let (room, since) = (RoomNo(1), 2);
+    page.row("event to push", &Waiting::Event { room, event: EventNo(3), actions: b"[]".to_vec(), since });
+    page.row("invite to push", &Waiting::Invite { room, actions: b"[]".to_vec(), since });
+    page.row("badge to push", &Waiting::Badge { since });
     let version = BackupVersion {
         algorithm: text("m.megolm_backup.v1.curve25519-aes-sha2"),
         auth_data: b"{}".to_vec(),
@@ -232,12 +238,20 @@ fn feed(page: &mut Page) {
     page.row("feed row", &FeedRow { facts });
     let facts = vec![Fact::Changed { room, event: EventNo(4) }, Fact::Profile { user }];
     page.row("feed row of changes", &FeedRow { facts });
+    page.row("feed row of pushers", &FeedRow { facts: vec![Fact::Pushers { user }] });
     for membership in [Membership::Leave, Membership::Invite, Membership::Join, Membership::Ban, Membership::Knock] {
         page.row(membership.as_str(), &Member { membership, event: EventNo(0) });
     }
     page.row("number", &0x0102_0304u32);
     page.row("position", &Position(300));
     page.row("text", &text("text"));
+}
+
+#[test]
+fn pushers_of_before_are_read() {
+    let old = Pusher::from_bytes(Bytes::from_static(b"\x01\x83\x42{}\x65phone\x01")).unwrap();
+    let pusher = Pusher { json: b"{}".to_vec(), device: text("phone"), created: 1, disabled: false, dormant: false };
+    assert_eq!(old, pusher);
 }
 
 #[test]

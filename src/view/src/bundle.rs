@@ -240,13 +240,16 @@ fn has_new_content(content: &[u8]) -> bool {
     serde_json::from_slice::<Content>(content).is_ok_and(|content| content.new_content.is_some())
 }
 
+/// The account data that says whom a user ignores.
+pub(crate) const IGNORED: &str = "m.ignored_user_list";
+
 /// Whom a user ignores (Client-Server API, "Ignoring Users").
 pub(crate) async fn ignored(snapshot: &Snapshot, user: UserNo) -> Result<HashSet<String>, Error> {
     #[derive(serde::Deserialize)]
     struct Content {
         ignored_users: HashMap<String, serde::de::IgnoredAny>,
     }
-    let row = snapshot.get(&schema::ACCOUNT_DATA, &(user, "m.ignored_user_list".to_owned())).await?;
+    let row = snapshot.get(&schema::ACCOUNT_DATA, &(user, IGNORED.to_owned())).await?;
     let content = row.and_then(|row| serde_json::from_slice::<Content>(&row.json).ok());
     Ok(content.map(|content| content.ignored_users.into_keys().collect()).unwrap_or_default())
 }

@@ -28,6 +28,7 @@ use stoa_store::{
 
 use crate::{
     Error,
+    bundle::IGNORED,
     push::{self, Context, Lacks},
     sync::Span,
     threads,
@@ -89,19 +90,20 @@ impl Unread {
 
 /// Up to where somebody has read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Read {
+pub(crate) struct Read {
     /// In the whole room: the last receipt that is not threaded, or where the user joined.
     all: Position,
     /// Outside of threads.
     main: Position,
     /// By the thread's root.
     threads: BTreeMap<String, Position>,
-    /// Where the push rules, or the threads that are followed, were changed last: others count otherwise.
+    /// Where the push rules, the threads that are followed or the users who are ignored were changed last: others count
+    /// otherwise.
     rules: Option<Position>,
 }
 
 impl Read {
-    fn covers(&self, thread: Option<&str>, at: Position) -> bool {
+    pub(crate) fn covers(&self, thread: Option<&str>, at: Position) -> bool {
         let apart = match thread {
             Some(root) => self.threads.get(root).copied().unwrap_or_default(),
             None => self.main,
@@ -116,7 +118,8 @@ struct Known {
     unread: Unread,
 }
 
-/// The push rules of a user, made ready, and where they, or the threads that the user follows, were changed last.
+/// The push rules of a user, made ready, and where they, the threads that the user follows, or the users whom the user ignores
+/// were changed last.
 pub(crate) type ReadyRules = (Arc<push::Rules>, Option<Position>);
 
 /// What was worked out before.
@@ -136,14 +139,15 @@ pub(crate) async fn rules(span: &Span<'_>) -> Result<ReadyRules, Error> {
     let (user, id) = (span.viewer.user_no, &span.viewer.user);
     let row = account_data::get(span.snapshot, user, None, push_rules::TYPE).await?;
     let at = row.map(|row| row.at);
-    let followed_at = threads::last_change(span.snapshot, user).await?;
+    let ignored = account_data::get(span.snapshot, user, None, IGNORED).await?;
+    let beside = threads::last_change(span.snapshot, user).await?.max(ignored.map(|row| row.at));
     if let Some((rules, _)) = span.inner.counts.rules.get(&user).filter(|(_, known)| *known == at) {
-        return Ok((rules, at.max(followed_at)));
+        return Ok((rules, at.max(beside)));
     }
     let (rules, at) = push_rules::get(span.snapshot, user, id).await?;
     let rules = Arc::new(push::Rules::of(&rules));
     span.inner.counts.rules.insert(user, (rules.clone(), at));
-    Ok((rules, at.max(followed_at)))
+    Ok((rules, at.max(beside)))
 }
 
 /// The counts of a room for who asks, up to the end of the answer.
@@ -255,7 +259,10 @@ impl Walk<'_> {
             self.ended.insert(thread);
             return Ok(());
         }
-        let (notifies, highlights) = self.judge.judge(event, thread.as_deref()).await?;
+        if is_ignored(span, event) {
+            return Ok(());
+        }
+        let (notifies, highlights) = self.judge.judge(event, thread.as_deref(), verdict).await?;
         if notifies {
             let count = self.fresh.of(thread.as_deref());
             count.notifications += 1;
@@ -296,7 +303,7 @@ async fn related(
 }
 
 /// Up to where the user has read, by all receipts in the room; and whether there is any.
-async fn read(
+pub(crate) async fn read(
     span: &Span<'_>,
     room: RoomNo,
     joined_at: Position,
@@ -324,8 +331,20 @@ async fn read(
     Ok((read, ever))
 }
 
+/// Whether an event is a message of somebody of whom the viewer wants to hear nothing. State is not ignored (Client-Server
+/// API, "Ignoring Users").
+pub(crate) fn is_ignored(span: &Span<'_>, event: &StoredEvent) -> bool {
+    event.header.state_key.is_none() && span.ignored.contains(&event.header.sender)
+}
+
+/// Whether actions notify, and whether they highlight.
+pub(crate) fn verdict(actions: &[Action]) -> (bool, bool) {
+    let notifies = actions.iter().any(Action::should_notify);
+    (notifies, notifies && actions.iter().any(Action::is_highlight))
+}
+
 /// Asks the push rules of a user about the events of a room.
-struct Judge<'a> {
+pub(crate) struct Judge<'a> {
     span: &'a Span<'a>,
     room: RoomNo,
     head: &'a Head,
@@ -339,12 +358,17 @@ struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    fn new(span: &'a Span<'a>, room: RoomNo, head: &'a Head, rules: Arc<push::Rules>) -> Judge<'a> {
+    pub(crate) fn new(span: &'a Span<'a>, room: RoomNo, head: &'a Head, rules: Arc<push::Rules>) -> Judge<'a> {
         Judge { span, room, head, rules, room_id: None, name: None, powers: None, followed: None }
     }
 
-    /// Whether an event notifies, and whether it highlights.
-    async fn judge(&mut self, event: &StoredEvent, thread: Option<&str>) -> Result<(bool, bool), Error> {
+    /// What `look` makes of the actions that the rules want.
+    pub(crate) async fn judge<T>(
+        &mut self,
+        event: &StoredEvent,
+        thread: Option<&str>,
+        look: impl Fn(&[Action]) -> T,
+    ) -> Result<T, Error> {
         let span = self.span;
         if self.room_id.is_none() {
             self.room_id = Some(span.inner.store.names().room_id(span.snapshot, self.room).await?);
@@ -365,10 +389,7 @@ impl<'a> Judge<'a> {
                 follows,
             };
             let lacks = match self.rules.ask(event, &context) {
-                Ok(actions) => {
-                    let notifies = actions.iter().any(Action::should_notify);
-                    return Ok((notifies, notifies && actions.iter().any(Action::is_highlight)));
-                }
+                Ok(actions) => return Ok(look(actions)),
                 Err(lacks) => lacks,
             };
             match lacks {

@@ -10,6 +10,8 @@ mod eyes;
 mod json;
 mod messages;
 mod mutual;
+mod notices;
+mod notifications;
 mod people;
 mod presence;
 mod push;
@@ -43,6 +45,8 @@ pub use crate::{
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest, Page},
     mutual::MutualRooms,
+    notices::{About, Invited, Notices},
+    notifications::NotificationsRequest,
     relations::{RelationsRequest, ThreadsRequest},
     search::{Around, FoundEvent, Searchable, ShownEvent},
     servers::{JoinState, MissingRequest, Pdus, StateIds, WholeState},
@@ -88,6 +92,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     waiters: Arc<Waiters>,
     counts: counts::Counts,
+    badges: notices::Badges,
     lazy: sync::lazy::Known,
     connections: sliding::Connections,
     activity: sliding::Activity,
@@ -110,6 +115,7 @@ impl View {
             config,
             waiters: Arc::default(),
             counts: counts::Counts::default(),
+            badges: notices::Badges::default(),
             lazy: sync::lazy::Known::default(),
             connections,
             activity: sliding::Activity::default(),

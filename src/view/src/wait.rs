@@ -47,7 +47,7 @@ impl Waiters {
         let woken = match *fact {
             Fact::Event { room, .. } | Fact::Room { room, .. } => who.local_among(room, &waiting.users),
             Fact::Member { user, local, .. } if local => RoaringBitmap::from_iter([user.0]),
-            Fact::Member { .. } | Fact::Changed { .. } | Fact::Profile { .. } => return,
+            Fact::Member { .. } | Fact::Changed { .. } | Fact::Profile { .. } | Fact::Pushers { .. } => return,
             Fact::User { user, .. } => RoaringBitmap::from_iter([user.0]),
             Fact::Devices { user, .. } => who.neighbours(user) & &waiting.users,
         };

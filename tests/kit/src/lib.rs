@@ -5,10 +5,12 @@
 
 mod account;
 mod bridge;
+mod browser;
 mod bucket;
 mod ca;
 mod crowd;
 mod garden;
+mod gateway;
 mod home;
 mod http;
 mod link;
@@ -25,10 +27,12 @@ mod tls;
 
 pub use account::User;
 pub use bridge::{Bridge, Heard};
+pub use browser::Browser;
 pub use bucket::Bucket;
 pub use ca::{Ca, CertificateFiles};
 pub use crowd::Crowd;
 pub use garden::Garden;
+pub use gateway::{Fault, Gateway, Pushed};
 pub use home::Home;
 pub use http::{Client, Reply, encode};
 pub use link::Link;

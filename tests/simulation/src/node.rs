@@ -75,7 +75,7 @@ impl Node {
         let disk: Arc<dyn Engine> = Arc::new(disk);
         let way = Way { from: self.name.clone(), network: self.network.clone() };
         let (engine, transport, env) = (disk.clone(), Arc::new(way), self.env.clone());
-        let ground = Ground { engine, transport, previews: None, env, search: false };
+        let ground = Ground { engine, transport, previews: None, push: None, env, search: false };
         let parts = assemble(&self.config, ground).await;
         let parts = parts.map_err(|why| format!("{} does not start: {why}", self.name))?;
         let router = router(&self.config, &parts.api);

@@ -207,7 +207,7 @@ impl<'a> Fan<'a> {
                 }
                 Ok(())
             }
-            Fact::Changed { .. } | Fact::Profile { .. } => Ok(()),
+            Fact::Changed { .. } | Fact::Profile { .. } | Fact::Pushers { .. } => Ok(()),
         }
     }
 
