@@ -2,17 +2,21 @@
 //! not, and what `/notifications` lists.
 
 mod faults;
+mod invites;
 mod list;
+mod model;
 mod web;
 
 use stoa_kit::{Gateway, Home, Launch, User, Value, encode, json, unique};
 
 use crate::own;
 
-/// A homeserver that may tell gateways on loopback.
+/// Gateways on loopback may be told.
+const SETTINGS: &str = "[push]\nrequire_https = false\nip_range_allow = [\"127.0.0.0/8\"]\n";
+
+/// A homeserver that may do so.
 fn launch() -> Option<Launch> {
-    let settings = "[push]\nrequire_https = false\nip_range_allow = [\"127.0.0.0/8\"]\n";
-    Some(own()?.with_config(settings))
+    Some(own()?.with_config(SETTINGS))
 }
 
 /// Alice, who writes; Bob, who has a phone; their room, in which there is a third, so that it is no talk between two; and the

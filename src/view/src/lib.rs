@@ -45,7 +45,7 @@ pub use crate::{
     filter::{Filter, RoomEventFilter},
     messages::{ContextRequest, MessagesRequest, Page},
     mutual::MutualRooms,
-    notices::{About, Invited, Notices},
+    notices::{About, Invited, News, Notices},
     notifications::NotificationsRequest,
     relations::{RelationsRequest, ThreadsRequest},
     search::{Around, FoundEvent, Searchable, ShownEvent},

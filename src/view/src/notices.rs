@@ -53,6 +53,16 @@ impl Default for Badges {
     }
 }
 
+/// A new event, with what is the same for all who may be told of it.
+pub struct News {
+    room: RoomNo,
+    event: Arc<StoredEvent>,
+    at: Position,
+    head: Head,
+    /// The root of the thread that it is in.
+    thread: Option<String>,
+}
+
 /// An invite of which somebody is to be told.
 pub struct Invited {
     /// The place of the invite.
@@ -107,6 +117,24 @@ impl View {
     }
 }
 
+impl View {
+    /// A new event of a room; `None` where nobody is to be told of it, whoever they are.
+    ///
+    /// # Errors
+    /// Where the store fails.
+    pub async fn news(&self, snapshot: &Snapshot, room: RoomNo, no: EventNo) -> Result<Option<News>, Error> {
+        let events = self.inner.store.events();
+        let Some(event) = events.get(snapshot, room, no).await? else { return Ok(None) };
+        let header = &event.header;
+        let (Standing::Accepted, Some(at), None) = (header.standing, header.at, header.redacted_by) else {
+            return Ok(None);
+        };
+        let Some(head) = snapshot.get(&schema::ROOMS, &room).await? else { return Ok(None) };
+        let thread = events.thread_of(snapshot, room, &event).await?;
+        Ok(Some(News { room, at, head, thread, event }))
+    }
+}
+
 impl Notices<'_> {
     fn inner(&self) -> &Inner {
         &self.view.inner
@@ -126,18 +154,12 @@ impl Notices<'_> {
     ///
     /// # Errors
     /// Where the store fails.
-    pub async fn actions(&self, room: RoomNo, event: &StoredEvent) -> Result<Option<Vec<u8>>, Error> {
-        let header = &event.header;
-        let (Standing::Accepted, Some(at), None) = (header.standing, header.at, header.redacted_by) else {
-            return Ok(None);
-        };
-        let own = self.own(room).await?.filter(|own| own.membership == Membership::Join);
-        if own.and_then(|own| own.joined_at).is_none_or(|joined| at <= joined) {
+    pub async fn actions(&self, news: &News) -> Result<Option<Vec<u8>>, Error> {
+        let own = self.own(news.room).await?.filter(|own| own.membership == Membership::Join);
+        if own.and_then(|own| own.joined_at).is_none_or(|joined| news.at <= joined) {
             return Ok(None);
         }
-        let Some(head) = self.snapshot.get(&schema::ROOMS, &room).await? else { return Ok(None) };
-        let thread = self.inner().store.events().thread_of(self.snapshot, room, event).await?;
-        self.judge(room, &head, event, thread.as_deref()).await
+        self.judge(news.room, &news.head, &news.event, news.thread.as_deref()).await
     }
 
     async fn judge(

@@ -1,6 +1,6 @@
 //! A push gateway on loopback: it writes down what it is told, and fails as it is told to.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -163,6 +163,16 @@ impl Gateway {
     /// The ids of the events that were taken, in order.
     pub fn events(&self) -> Vec<String> {
         self.taken().iter().filter_map(|pushed| pushed.event_id().map(str::to_owned)).collect()
+    }
+
+    /// How many push keys were told of an event.
+    ///
+    /// # Panics
+    /// If a test failed while it did the same.
+    pub fn phones_told(&self, event: &str) -> usize {
+        let pushed = self.inner.pushed.lock().expect("no panic");
+        let told = pushed.iter().rev().filter(|pushed| pushed.taken && pushed.event_id() == Some(event));
+        told.map(|pushed| pushed.notification()["devices"][0]["pushkey"].to_string()).collect::<BTreeSet<_>>().len()
     }
 
     /// How many requests at most were under way at once.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stoa_kit::{Dice, Fault, Gateway, Home, json};
+use stoa_kit::{Dice, Fault, Gateway, Home, encode, json};
 
 use super::{Scene, launch, set_pusher};
 
@@ -134,6 +134,31 @@ async fn what_waits_outlives_a_restart() {
     home.restart().await;
     gateway.event(&third).await;
     assert_eq!(gateway.events(), [ids[0].clone(), ids[1].clone(), third]);
+}
+
+#[tokio::test]
+async fn what_was_before_a_phone_or_a_rule_is_no_news_after_a_restart() {
+    let Some(Scene { mut home, alice, bob, room, gateway }) = Scene::new().await else { return };
+    alice.text(&room, "before there was a phone").await;
+    set_pusher(&bob, &gateway.url(), json!({})).await;
+    let mute = json!({ "actions": [], "conditions": [{ "kind": "event_match", "key": "room_id", "pattern": room }] });
+    let path = format!("/pushrules/global/override/{}", encode(&room));
+    bob.put(&path, mute).await.ok();
+    let quay = alice.room_with(&[&bob]).await;
+    alice.text(&room, "while it was muted").await;
+    let known = alice.text(&quay, "not muted").await;
+    gateway.event(&known).await;
+    alice.text(&room, "muted still").await;
+    bob.delete(&path).await.ok();
+    // So that the follower has been there.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    home.kill();
+    home.restart().await;
+    let after = alice.text(&room, "after").await;
+    gateway.event(&after).await;
+    let messages = gateway.taken().into_iter().filter(|pushed| pushed.notification()["type"] == "m.room.message");
+    let ids: Vec<_> = messages.filter_map(|pushed| pushed.event_id().map(str::to_owned)).collect();
+    assert_eq!(ids, [known, after]);
 }
 
 /// How often the server is killed: the short form here, the long form by `scripts/crash`.

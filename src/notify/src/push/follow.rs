@@ -9,7 +9,7 @@ use std::{
 
 use roaring::RoaringBitmap;
 use stoa_store::{
-    EventNo, Fact, Follower, Membership, Position, RoomNo, Snapshot, Tx, UserNo,
+    Direction, EventNo, Fact, Follower, Membership, Position, RoomNo, Snapshot, Tx, UserNo,
     rows::{
         self,
         pushers::{PusherKey, Waiting},
@@ -48,6 +48,8 @@ struct Batch<'a> {
     /// Whose number of unread messages may have become less, and where.
     read: BTreeMap<UserNo, Position>,
     told: BTreeSet<PusherKey>,
+    /// Somebody is told of other things from here on: what was before must not be looked at again after a restart.
+    turned: bool,
 }
 
 impl Inner {
@@ -117,7 +119,7 @@ impl Inner {
                 }
             }
             batch.count().await?;
-            if !batch.tx.is_empty() || upto.0 >= durable.0 + LAZY {
+            if !batch.tx.is_empty() || batch.turned || upto.0 >= durable.0 + LAZY {
                 follower.advance(&mut batch.tx, upto);
                 self.store.commit(batch.tx).await?;
                 *durable = upto;
@@ -154,6 +156,7 @@ impl<'a> Batch<'a> {
             pushers: HashMap::new(),
             read: BTreeMap::new(),
             told: BTreeSet::new(),
+            turned: false,
         })
     }
 
@@ -169,9 +172,10 @@ impl<'a> Batch<'a> {
                 Membership::Invite => self.invite(room, user).await?,
                 _ => self.settled_invite(room, user).await?,
             },
-            Fact::User { user, at } if users.contains(user.0) => self.has_read(user, at).await?,
+            Fact::User { user, at } if users.contains(user.0) => self.own_news(user, at).await?,
             Fact::Pushers { user } => {
                 self.pushers.remove(&user);
+                self.turned = true;
                 match self.pushers(user).await?.is_empty() {
                     true => users.remove(user.0),
                     false => users.insert(user.0),
@@ -209,10 +213,10 @@ impl<'a> Batch<'a> {
 
     /// A new event of a room, for those of its members who have pushers.
     async fn event(&mut self, room: RoomNo, no: EventNo, at: Position, users: &RoaringBitmap) -> Result<(), Error> {
-        let Some(event) = self.inner.store.events().get(&self.snapshot, room, no).await? else { return Ok(()) };
+        let Some(news) = self.inner.view.news(&self.snapshot, room, no).await? else { return Ok(()) };
         let since = self.inner.env.now_ms();
         for user in users.iter().map(UserNo) {
-            let actions = self.inner.view.notices(&self.snapshot, user).await?.actions(room, &event).await?;
+            let actions = self.inner.view.notices(&self.snapshot, user).await?.actions(&news).await?;
             if let Some(actions) = actions {
                 self.put(user, at, &Waiting::Event { room, event: no, actions, since }).await?;
             }
@@ -231,10 +235,17 @@ impl<'a> Batch<'a> {
         self.put(user, invited.at, &waiting).await
     }
 
-    /// Something changed for a user alone: that may be a receipt, a private one too.
-    async fn has_read(&mut self, user: UserNo, at: Position) -> Result<(), Error> {
+    /// Something changed for a user alone: a receipt, also a private one, or the push rules and other account data.
+    async fn own_news(&mut self, user: UserNo, at: Position) -> Result<(), Error> {
         if self.snapshot.has(&schema::RECEIPTS_BY_USER, &(user, at)).await? {
             self.read.insert(user, at);
+        } else if !self
+            .snapshot
+            .scan(&schema::ACCOUNT_DATA_CHANGES, &(user, at), Direction::Forward, 1)
+            .await?
+            .is_empty()
+        {
+            self.turned = true;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod disk;
 mod fanout;
 mod growth;
 mod paging;
+mod push;
 mod send;
 mod startup;
 mod sync;
@@ -58,6 +59,9 @@ async fn groups(bench: &mut Bench) -> Result<(), String> {
     }
     if wanted(bench, "waiting") {
         waiting::run(bench).await;
+    }
+    if wanted(bench, "push") {
+        push::run(bench).await;
     }
     if wanted(bench, "startup") {
         startup::run(bench).await?;
