@@ -2,6 +2,7 @@
 
 mod asking;
 mod identity;
+mod other_servers;
 mod transactions;
 
 use stoa_kit::{Bridge, Home};

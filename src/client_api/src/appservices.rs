@@ -10,7 +10,6 @@ use http::StatusCode;
 use ruma_common::{OwnedRoomId, RoomAliasId, UserId};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use stoa_accounts::Accounts;
 use stoa_http::{Body, Empty, Error, Json, MaybeService, Result, Segments, Who};
 use stoa_notify::appservice::{self, Appservices, instance_id};
 use stoa_rooms::Rooms;
@@ -64,6 +63,7 @@ fn unpinged(error: appservice::Error) -> Error {
         E::Unreached(_) => Error::new(StatusCode::BAD_GATEWAY, "M_CONNECTION_FAILED", message),
         E::Store(error) => error.into(),
         E::View(error) => error.into(),
+        E::Accounts(error) => error.into(),
     }
 }
 
@@ -90,14 +90,8 @@ pub(crate) async fn resolve(rooms: &Rooms, services: &Appservices, alias: &RoomA
 }
 
 /// Has a user of this server made by the service that such names belong to, where there is none.
-pub(crate) async fn meet(accounts: &Accounts, services: &Appservices, user: &UserId) -> Result<()> {
-    if user.server_name() == accounts.server_name()
-        && accounts.services().keeps_user(user.as_str(), None)
-        && accounts.account(user).await?.is_none()
-    {
-        services.make_user(user.as_str()).await.map_err(unanswered)?;
-    }
-    Ok(())
+pub(crate) async fn meet(services: &Appservices, user: &UserId) -> Result<()> {
+    services.meet(user).await.map_err(unanswered)
 }
 
 /// "This should result in an HTTP status 408 on the client which initiated this request."
@@ -105,6 +99,7 @@ fn unanswered(error: appservice::Error) -> Error {
     match error {
         appservice::Error::Store(error) => error.into(),
         appservice::Error::View(error) => error.into(),
+        appservice::Error::Accounts(error) => error.into(),
         error => Error::new(StatusCode::REQUEST_TIMEOUT, "M_UNKNOWN", error.to_string()),
     }
 }

@@ -318,7 +318,7 @@ async fn invite(
     };
     if user.server_name() == rooms.server() {
         // Who is away hears of the invite later.
-        if let Err(why) = appservices::meet(&accounts, &services, &user).await {
+        if let Err(why) = appservices::meet(&services, &user).await {
             tracing::info!(%user, ?why, "an invited user of an application service is not there yet");
         }
         change(&federation, &accounts, &room, Action::Invite, &who.user, user, body.reason).await?;

@@ -24,7 +24,7 @@ async fn whole(
     State(services): State<Appservices>,
     Segments(user): Segments<OwnedUserId>,
 ) -> Result<Json<Value>> {
-    appservices::meet(&accounts, &services, &user).await?;
+    appservices::meet(&services, &user).await?;
     let profile = match user.server_name() == federation.server() {
         true => accounts.profile(&user).await?,
         false => federation.profile(&user, None).await?,
@@ -39,7 +39,7 @@ async fn one(
     State(services): State<Appservices>,
     Segments((user, key)): Segments<(OwnedUserId, String)>,
 ) -> Result<Json<Value>> {
-    appservices::meet(&accounts, &services, &user).await?;
+    appservices::meet(&services, &user).await?;
     if user.server_name() != federation.server() {
         let profile = federation.profile(&user, Some(&key)).await?;
         return match profile.is_empty() {

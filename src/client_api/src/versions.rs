@@ -8,7 +8,7 @@ use crate::Api;
 
 /// Clients switch features on by the version that brought them, and refuse to work without the older ones, so all are named
 /// up to the newest whose changes are met. What is optional and not there (OAuth 2.0, single sign-on), or not there yet
-/// (application services, e-mail), is so in docs/spec-coverage.md.
+/// (e-mail), is so in docs/spec-coverage.md.
 const VERSIONS: &[&str] = &[
     "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
     "v1.13", "v1.14", "v1.15", "v1.16", "v1.17", "v1.18", "v1.19",

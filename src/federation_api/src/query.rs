@@ -61,9 +61,8 @@ async fn profile(
     if query.user_id.server_name() != accounts.server_name() {
         return Err(Error::not_found("there is no such user"));
     }
-    let unknown = accounts.services().keeps_user(query.user_id.as_str(), None);
-    if unknown && accounts.account(&query.user_id).await?.is_none() {
-        made(services.make_user(query.user_id.as_str()).await);
+    if let Err(why) = services.meet(&query.user_id).await {
+        tracing::info!(%why, "an application service was asked in vain");
     }
     let mut fields = accounts.profile(&query.user_id).await?;
     if let Some(field) = &query.field {

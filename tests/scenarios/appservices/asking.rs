@@ -45,7 +45,7 @@ async fn a_service_without_a_url_is_not_pinged() {
 }
 
 /// Answers the question for a path by doing something first.
-async fn when_asked(bridge: &Bridge, path: String, then: impl Future<Output = ()> + Send + 'static) {
+pub(super) async fn when_asked(bridge: &Bridge, path: String, then: impl Future<Output = ()> + Send + 'static) {
     let bridge = bridge.clone();
     bridge.hold(&path);
     tokio::spawn(async move {

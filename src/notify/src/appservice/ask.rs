@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Map, Value, json};
 use stoa_accounts::Service;
+use stoa_event::ids::UserId;
 
 use super::{Appservices, Error, Inner};
 
@@ -57,17 +58,32 @@ pub(super) fn encode(text: &str) -> String {
 }
 
 impl Appservices {
+    /// Has a user of this server made by the service that such names belong to, where there is none.
+    ///
+    /// # Errors
+    /// Where the service does not answer.
+    pub async fn meet(&self, user: &UserId) -> Result<(), Error> {
+        let accounts = &self.inner.accounts;
+        if user.server_name() == accounts.server_name()
+            && accounts.services().keeps_user(user.as_str(), None)
+            && accounts.account(user).await?.is_none()
+        {
+            self.make_user(user.as_str()).await?;
+        }
+        Ok(())
+    }
+
     /// Asks the service that a user's name belongs to whether there is such a user; it makes one if so. Nobody is locked meanwhile.
     ///
     /// # Errors
     /// Where the service does not answer.
-    pub async fn make_user(&self, user: &str) -> Result<bool, Error> {
+    async fn make_user(&self, user: &str) -> Result<bool, Error> {
         let services = self.inner.accounts.services();
         let Some(service) = services.all().iter().find(|service| service.is_mine_alone(user)) else { return Ok(false) };
         self.inner.make(service, "users", user).await
     }
 
-    /// The same for an alias.
+    /// Asks the service that an alias belongs to whether there is such a room; it makes one if so.
     ///
     /// # Errors
     /// Where the service does not answer.

@@ -51,6 +51,9 @@ pub enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),
+    /// Looking for an account failed.
+    #[error(transparent)]
+    Accounts(#[from] stoa_accounts::Error),
     /// Reading failed.
     #[error(transparent)]
     View(#[from] stoa_view::Error),
