@@ -1,18 +1,20 @@
 //! What concerns which application service: which of our users are theirs, and in which rooms these are. It is read from the store
 //! once and then follows the feed, so that an event costs a look at two sets, not at the members of its room.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::Bound, sync::Arc};
 
 use roaring::RoaringBitmap;
 use stoa_accounts::{Service, Services};
 use stoa_store::{
-    Direction, Membership, Position, RoomNo, Snapshot, Store, UserNo,
+    Direction, Fact, Membership, Position, RoomNo, Snapshot, Store, UserNo,
     rows::{events::StoredEvent, rooms::OwnMembership},
     schema,
 };
 
 /// How many aliases of a room are looked at.
 const ALIASES: usize = 1_000;
+/// How many commits are read at once.
+const COMMITS: usize = 1_000;
 /// In how many rooms of a service it is looked for somebody of another server; whose service has more counts as there.
 const ROOMS: u64 = 2_000;
 
@@ -39,13 +41,27 @@ impl Interest {
         let snapshot = store.snapshot().await?;
         let none = vec![RoaringBitmap::new(); services.all().len()];
         let mut interest = Interest { services, mine: none.clone(), rooms: none, joined: HashMap::new() };
+        let mut unclear = Vec::new();
         for (user, _) in snapshot.scan(&schema::USERS, &(), Direction::Forward, usize::MAX).await? {
             let id = store.names().user_id(&snapshot, user).await?;
             if !interest.meet(user, &id) {
                 continue;
             }
             for ((_, room), own) in snapshot.scan(&schema::MEMBERSHIPS, &user, Direction::Forward, usize::MAX).await? {
-                if was_joined(&own, at) {
+                match was_joined(&own, at) {
+                    Some(true) => interest.moved(room, user, true),
+                    Some(false) => {}
+                    None => unclear.push((room, user, own.joined_at)),
+                }
+            }
+        }
+        if !unclear.is_empty() {
+            let first = first_moves(&snapshot, at).await?;
+            for (room, user, joined_at) in unclear {
+                // Who joined first was not there before, unless that was another stay than the last one.
+                let came =
+                    matches!(first.get(&(room, user)), Some((Membership::Join, last)) if Some(*last) >= joined_at);
+                if !came {
                     interest.moved(room, user, true);
                 }
             }
@@ -104,9 +120,36 @@ impl Interest {
     }
 }
 
-fn was_joined(own: &OwnMembership, at: Position) -> bool {
-    let joined = own.membership == Membership::Join && own.joined_at.is_none_or(|joined| joined <= at);
-    joined || own.left_at.is_some_and(|left| left > at)
+/// Whether somebody was joined at a place in the feed; `None` for who came and went since.
+fn was_joined(own: &OwnMembership, at: Position) -> Option<bool> {
+    let came_since = own.joined_at.is_some_and(|joined| joined > at);
+    match own.left_at.is_some_and(|left| left > at) {
+        true if came_since => None,
+        true => Some(true),
+        false => Some(own.membership == Membership::Join && !came_since),
+    }
+}
+
+/// What became first of everybody of us in each room after a place in the feed, and in which commit.
+async fn first_moves(
+    snapshot: &Snapshot,
+    at: Position,
+) -> Result<HashMap<(RoomNo, UserNo), (Membership, Position)>, stoa_store::Error> {
+    let mut first = HashMap::new();
+    let mut after = at;
+    loop {
+        let (from, to) = (Bound::Excluded(after), Bound::<Position>::Unbounded);
+        let rows = snapshot.range(&schema::FEED, from, to, Direction::Forward, COMMITS).await?;
+        let Some((last, _)) = rows.last() else { return Ok(first) };
+        after = *last;
+        for (last, row) in rows {
+            for fact in row.facts {
+                if let Fact::Member { room, user, membership, local: true } = fact {
+                    first.entry((room, user)).or_insert((membership, last));
+                }
+            }
+        }
+    }
 }
 
 /// What was found out about rooms in one go, so that it is not asked for each event.
