@@ -62,7 +62,7 @@ async fn everything_at_once_and_then_what_is_new() {
 }
 
 #[tokio::test]
-async fn there_are_no_bridges_yet() {
+async fn without_bridges_there_are_no_networks() {
     let (_home, alice, _) = one().await;
     assert_eq!(alice.get("/thirdparty/protocols").await.ok(), json!({}));
     for path in ["protocol/irc", "user/irc", "location/irc", "user?userid=@a:b", "location?alias=%23a:b"] {
@@ -74,17 +74,22 @@ async fn there_are_no_bridges_yet() {
 }
 
 #[tokio::test]
-async fn what_this_server_does_not_have_is_unrecognized() {
+async fn what_is_for_application_services_is_for_nobody_else() {
     let (_home, alice, room) = one().await;
+    alice.post("/_matrix/client/v1/appservice/irc/ping", json!({})).await.expect(403, "M_FORBIDDEN");
+    let listed = format!("/directory/list/appservice/irc/{}", encode(&room));
+    alice.put(&listed, json!({ "visibility": "public" })).await.expect(403, "M_FORBIDDEN");
+}
+
+#[tokio::test]
+async fn what_this_server_does_not_have_is_unrecognized() {
+    let (_home, alice, _) = one().await;
     if !strict() {
         return;
     }
     alice.get("/_matrix/client/v1/auth_metadata").await.expect(404, "M_UNRECOGNIZED");
     alice.get("/login/sso/redirect?redirectUrl=https://client.example").await.expect(404, "M_UNRECOGNIZED");
     alice.get("/login/sso/redirect/oidc?redirectUrl=https://client.example").await.expect(404, "M_UNRECOGNIZED");
-    alice.post("/_matrix/client/v1/appservice/irc/ping", json!({})).await.expect(404, "M_UNRECOGNIZED");
-    let listed = format!("/directory/list/appservice/irc/{}", encode(&room));
-    alice.put(&listed, json!({ "visibility": "public" })).await.expect(404, "M_UNRECOGNIZED");
     assert_eq!(alice.get("/.well-known/matrix/policy_server").await.status, 404);
     alice.post("/_matrix/policy/v1/sign", json!({})).await.expect(404, "M_UNRECOGNIZED");
 }

@@ -46,6 +46,8 @@ struct Inner {
     /// What it does with transactions, if not take them.
     transactions: Mutex<Option<Deed>>,
     away: Mutex<bool>,
+    /// Whether it knows only the paths from before the specification had versions.
+    old: Mutex<bool>,
 }
 
 /// An application service; it ends with the test.
@@ -174,6 +176,14 @@ impl Bridge {
         *self.inner.away.lock().expect("no panic") = away;
     }
 
+    /// Knows only the older paths from now on.
+    ///
+    /// # Panics
+    /// If a test failed while it did the same.
+    pub fn grow_old(&self) {
+        *self.inner.old.lock().expect("no panic") = true;
+    }
+
     /// Answers transactions with this status; `None`: takes them again.
     ///
     /// # Panics
@@ -203,7 +213,9 @@ impl Bridge {
     pub fn transactions(&self) -> Vec<(String, Value)> {
         let of = |heard: Heard| {
             let path = heard.path.split('?').next().unwrap_or_default().to_owned();
-            let id = path.strip_prefix("/_matrix/app/v1/transactions/")?.to_owned();
+            let old = *self.inner.old.lock().expect("no panic");
+            let start = if old { "/transactions/" } else { "/_matrix/app/v1/transactions/" };
+            let id = path.strip_prefix(start)?.to_owned();
             Some((id, heard.body))
         };
         self.heard().into_iter().filter_map(of).collect()
@@ -289,6 +301,9 @@ impl Inner {
 
     fn deed(&self, path: &str) -> Deed {
         let path = path.split('?').next().unwrap_or_default();
+        if path.starts_with("/_matrix/app/") && *self.old.lock().expect("no panic") {
+            return Deed::Answer(404, json!({}));
+        }
         if path.contains("/transactions/") {
             let deed = self.transactions.lock().expect("no panic").clone();
             return deed.unwrap_or(Deed::Answer(200, json!({})));

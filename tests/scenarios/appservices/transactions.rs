@@ -188,6 +188,23 @@ async fn a_ping_brings_what_waits() {
 }
 
 #[tokio::test]
+async fn old_services_are_served_as_before() {
+    let Some(launch) = own() else { return };
+    let bridge = Bridge::start("irc").await;
+    bridge.grow_old();
+    let file = bridge.register_at(&launch);
+    let config = format!("[appservices]\nlegacy_authorization = true\nfiles = [{:?}]\n", file.display().to_string());
+    let home = Home::launch(launch.with_config(&config)).await;
+    let alice = home.user("alice").await;
+    let (room, _) = portal(&bridge, &home, &alice).await;
+    let event = alice.text(&room, "by the old path").await;
+    bridge.event(&event).await;
+    let heard = bridge.heard();
+    let taken = heard.iter().filter(|heard| heard.path.starts_with("/transactions/"));
+    assert!(taken.into_iter().all(|heard| heard.path.ends_with("?access_token=hs_token_of_irc")), "{heard:#?}");
+}
+
+#[tokio::test]
 async fn typing_receipts_and_presence_for_those_who_want_them() {
     let bridge = Bridge::start("irc").await.with("receive_ephemeral", json!(true));
     let plain =

@@ -20,7 +20,7 @@ use stoa_store::{Env, Store};
 use stoa_view::View;
 use tokio::sync::{Notify, Semaphore};
 
-use self::{ask::Cache, interest::Interest, live::Live};
+use self::{ask::Cache, interest::Interest, live::Live, transaction::Told};
 pub use self::{
     ask::{Thirds, instance_id},
     fan_out::FOLLOWER,
@@ -67,6 +67,8 @@ struct Line {
     /// It is there again, as far as we know.
     retry: Notify,
     live: Mutex<Live>,
+    /// What it was told of the keys of its users' devices.
+    keys: Mutex<Told>,
 }
 
 struct Inner {

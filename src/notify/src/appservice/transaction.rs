@@ -29,6 +29,13 @@ const BYTES: usize = 1 << 20;
 const DEVICES: usize = 100;
 const MESSAGES: usize = 100;
 
+/// Of how many devices it is remembered what was told of their keys.
+const KNOWN: usize = 10_000;
+
+/// The keys that devices of a service's users have left, as the service was told: counts and unused fallback keys. What is the same is
+/// not told again.
+pub(super) type Told = HashMap<(UserNo, String), (Value, Value)>;
+
 /// A transaction that is being put together.
 #[derive(Default)]
 struct Draft {
@@ -41,6 +48,7 @@ struct Draft {
     fallbacks: BTreeMap<String, BTreeMap<String, Value>>,
     messages: Vec<DeviceMessages>,
     bytes: usize,
+    told: Told,
     /// The users whose devices were looked at, and whether more of theirs waits.
     keys: HashMap<UserNo, bool>,
 }
@@ -104,7 +112,7 @@ impl Inner {
             let items = services::items(&snapshot, &service.id, ITEMS).await?;
             let live = std::mem::take(&mut *line.live.lock());
             let mut draft = Draft { ephemeral: self.live_events(&snapshot, &live).await?, ..Draft::default() };
-            let taken = self.fill(&snapshot, service, &mut draft, &items).await?;
+            let taken = self.fill(&snapshot, (service, line), &mut draft, &items).await?;
             if draft.is_empty() && taken.is_empty() {
                 return Ok(None);
             }
@@ -123,6 +131,11 @@ impl Inner {
             let txn = ServiceTxn { id, body, messages: draft.messages };
             services::put_txn(&mut tx, &service.id, &txn);
             self.store.commit(tx).await?;
+            let mut known = line.keys.lock();
+            if known.len() > KNOWN {
+                known.clear();
+            }
+            known.extend(draft.told);
             return Ok(Some(txn));
         }
     }
@@ -131,7 +144,7 @@ impl Inner {
     async fn fill(
         &self,
         snapshot: &Snapshot,
-        service: &Service,
+        service: (&Service, &Line),
         draft: &mut Draft,
         items: &[(ItemKey, ServiceItem)],
     ) -> Result<Vec<ItemKey>, Error> {
@@ -172,7 +185,7 @@ impl Inner {
     async fn other(
         &self,
         snapshot: &Snapshot,
-        service: &Service,
+        (service, line): (&Service, &Line),
         draft: &mut Draft,
         item: ServiceItem,
     ) -> Result<bool, Error> {
@@ -195,7 +208,7 @@ impl Inner {
             ServiceItem::Keys { user } if service.encryption => {
                 return match draft.keys.get(&user) {
                     Some(all) => Ok(*all),
-                    None => self.keys(snapshot, draft, user).await,
+                    None => self.keys(snapshot, line, draft, user).await,
                 };
             }
             ServiceItem::Keys { .. } => {}
@@ -236,7 +249,7 @@ impl Inner {
     }
 
     /// Messages to the devices of a user, and how many keys these have (MSC4203, MSC3202).
-    async fn keys(&self, snapshot: &Snapshot, draft: &mut Draft, user: UserNo) -> Result<bool, Error> {
+    async fn keys(&self, snapshot: &Snapshot, line: &Line, draft: &mut Draft, user: UserNo) -> Result<bool, Error> {
         let id = self.store.names().user_id(snapshot, user).await?.to_string();
         let mut all = true;
         for ((_, device), _) in snapshot.scan(&schema::DEVICES, &user, Direction::Forward, DEVICES).await? {
@@ -257,8 +270,14 @@ impl Inner {
                 continue;
             }
             let counts = keys::counts(snapshot, user, &device).await?;
-            draft.counts.entry(id.clone()).or_default().insert(device.clone(), json!(counts.one_time));
-            draft.fallbacks.entry(id.clone()).or_default().insert(device, json!(counts.unused_fallback));
+            let now = (json!(counts.one_time), json!(counts.unused_fallback));
+            let key = (user, device.clone());
+            if line.keys.lock().get(&key) == Some(&now) {
+                continue;
+            }
+            draft.told.insert(key, now.clone());
+            draft.counts.entry(id.clone()).or_default().insert(device.clone(), now.0);
+            draft.fallbacks.entry(id.clone()).or_default().insert(device, now.1);
         }
         draft.keys.insert(user, all);
         Ok(all)
