@@ -30,12 +30,11 @@ async fn capabilities(who: Who, State(rooms): State<Rooms>, State(push): State<O
         "m.delayed_events": delayed,
         "org.matrix.msc4140.delayed_events": delayed,
     });
-    let web_push = match push {
+    // MSC4174: under this name until it is stable.
+    capabilities["org.matrix.msc4174.webpush"] = match push {
         Some(push) => json!({ "enabled": true, "vapid": push.vapid_key() }),
         None => json!({ "enabled": false }),
     };
-    capabilities["m.webpush"] = web_push.clone();
-    capabilities["org.matrix.msc4174.webpush"] = web_push;
     if who.admin {
         capabilities["m.account_moderation"] = json!({ "suspend": true, "lock": true });
     }

@@ -23,8 +23,7 @@ impl Scene {
         let (alice, bob, carol) = (home.user("alice").await, home.user("bob").await, home.user("carol").await);
         let room = alice.room_with(&[&bob, &carol]).await;
         let capabilities = bob.get("/capabilities").await.ok();
-        let told = &capabilities["capabilities"]["m.webpush"];
-        assert_eq!(told, &capabilities["capabilities"]["org.matrix.msc4174.webpush"]);
+        let told = &capabilities["capabilities"]["org.matrix.msc4174.webpush"];
         assert_eq!(told["enabled"], true);
         let vapid = told["vapid"].as_str().expect("a key").to_owned();
         let versions = home.get("/_matrix/client/versions").await.ok();
@@ -138,7 +137,7 @@ async fn the_same_browser_need_not_show_itself_again_but_another_must() {
     scene.home.kill();
     scene.home.restart().await;
     let capabilities = scene.bob.get("/capabilities").await.ok();
-    assert_eq!(capabilities["capabilities"]["m.webpush"]["vapid"], scene.vapid);
+    assert_eq!(capabilities["capabilities"]["org.matrix.msc4174.webpush"]["vapid"], scene.vapid);
     let id = scene.alice.text(&scene.room, "again").await;
     let (_, pushed) = scene.event(&id).await;
     assert!(Browser::claims(&pushed, &scene.vapid).is_some());
