@@ -13,6 +13,7 @@ mod create_room;
 mod cross_signing;
 mod delayed_events;
 mod devices;
+mod email;
 mod ephemeral;
 mod filters;
 mod guests;

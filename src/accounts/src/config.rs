@@ -77,6 +77,15 @@ impl std::fmt::Debug for Jwt {
     }
 }
 
+/// What is to be known of letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// At what URL people reach this server: what links in letters begin with.
+    pub base_url: String,
+    /// Whether who registers must show an address.
+    pub required: bool,
+}
+
 /// Settings of accounts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -88,6 +97,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// Who is let in by a JSON Web Token; nobody without it.
     pub jwt: Option<Jwt>,
+    /// How letters are sent; nobody gets any without it.
+    pub mail: Option<Mail>,
     /// Localparts that nobody can register. One that ends in `*` stands for all that begin with the rest.
     pub reserved: Vec<String>,
     /// Memory for hashing one password, in KiB.
@@ -115,6 +126,7 @@ impl Default for Config {
             guests: false,
             policies: Vec::new(),
             jwt: None,
+            mail: None,
             reserved: vec!["_*".to_owned()],
             // OWASP's recommendation for argon2id.
             argon2_memory_kib: 19 * 1024,

@@ -89,6 +89,15 @@ pub enum Error {
     /// This server sends no e-mail and no text messages (`M_THREEPID_DENIED`).
     #[error("this server does not know e-mail addresses or phone numbers")]
     ThreepidDenied,
+    /// The address is somebody's already (`M_THREEPID_IN_USE`).
+    #[error("this address belongs to an account already")]
+    ThreepidInUse,
+    /// No account has the address (`M_THREEPID_NOT_FOUND`).
+    #[error("no account has this address")]
+    ThreepidNotFound,
+    /// Nobody has shown that the address is his (`M_THREEPID_AUTH_FAILED`).
+    #[error("the link in the letter was not followed, or the letter was for something else")]
+    ThreepidAuthFailed,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] stoa_store::Error),

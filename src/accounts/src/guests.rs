@@ -4,7 +4,10 @@ use stoa_event::ids::{OwnedUserId, UserId};
 use stoa_store::{Tx, rows::users};
 use zeroize::Zeroizing;
 
-use crate::{Accounts, Error, NewDevice, Registered, Result, login::check_device, register::NewAccount, users::NewRow};
+use crate::{
+    Accounts, Error, NewDevice, Registered, Result, emails::Shown, login::check_device, register::NewAccount,
+    users::NewRow,
+};
 
 impl Accounts {
     /// Lets a guest in.
@@ -47,7 +50,12 @@ impl Accounts {
     }
 
     /// Makes a guest a user.
-    pub(crate) async fn upgrade_guest(&self, user: &UserId, new: &NewAccount) -> Result<Registered> {
+    pub(crate) async fn upgrade_guest(
+        &self,
+        user: &UserId,
+        new: &NewAccount,
+        email: Option<&Shown>,
+    ) -> Result<Registered> {
         let password = new.password.clone().ok_or(Error::MissingParam("password"))?;
         let phc = self.inner.passwords.hash(self.env(), Zeroizing::new(password)).await?;
         let no = self.active(user).await?.no;
@@ -61,6 +69,9 @@ impl Accounts {
         users::put_password(&mut tx, no, &phc);
         let row = crate::User { guest: false, agreed: self.config().agreed(), ..account.row };
         users::put(&mut tx, no, &row);
+        if let Some(email) = email {
+            self.give_email(&mut tx, no, email);
+        }
         let session = match &new.device {
             Some(device) => Some(self.issue(&snapshot, &mut tx, no, device).await?),
             None => None,

@@ -7,6 +7,7 @@ mod account_data;
 mod config;
 mod cross_signing;
 mod devices;
+mod emails;
 mod error;
 pub mod filters;
 mod for_servers;
@@ -37,9 +38,10 @@ mod who;
 
 use std::sync::Arc;
 
-pub use config::{Config, Jwt, Policy, Registration};
+pub use config::{Config, Jwt, Mail, Policy, Registration};
 pub use cross_signing::{CrossSigningUpload, SignatureFailures};
 pub use devices::DeviceInfo;
+pub use emails::{Credentials, EmailRequest, PAGE, Purpose};
 pub use error::{Challenge, Error, Flow, Refused};
 pub use key_backup::{BackupKeys, NumberedVersion, Which};
 pub use keys::{ClaimedKeys, FoundKeys, KeyUpload};
@@ -73,6 +75,8 @@ struct Inner {
     sessions: Sessions,
     passwords: Passwords,
     uia: Uia,
+    /// Held while sessions of addresses are read and written.
+    emails: Mutex<()>,
     openid: Tickets<OwnedUserId>,
     /// Tokens to log in with, and whose they are.
     login_tokens: Tickets<OwnedUserId>,
@@ -99,6 +103,7 @@ impl Accounts {
             sessions: Sessions::new(config.cached_tokens),
             passwords: Passwords::new(&config),
             uia: Uia::default(),
+            emails: Mutex::default(),
             openid: Tickets::new("soi", openid::LIFE_MS),
             login_tokens: Tickets::new("stl", login::TOKEN_LIFE_MS),
             seen: Seen::default(),

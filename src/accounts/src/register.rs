@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     Accounts, Error, Registration, Result,
+    emails::Shown,
     login::{NewDevice, Tokens, check_device},
     passwords,
     uia::AuthData,
@@ -54,9 +55,10 @@ impl Accounts {
         new.password.as_deref().map_or(Ok(()), |password| passwords::check_new(self.config(), password))?;
         new.device.as_ref().map_or(Ok(()), check_device)?;
         let proof = self.admit(auth).await?;
+        let email = proof.email();
         let made = match &guest {
-            Some(guest) => self.upgrade_guest(guest, new).await,
-            None => self.make_account(new).await,
+            Some(guest) => self.upgrade_guest(guest, new, email.as_ref()).await,
+            None => self.make_account(new, email.as_ref()).await,
         };
         self.settle(proof, made)
     }
@@ -80,7 +82,7 @@ impl Accounts {
         }
     }
 
-    async fn make_account(&self, new: &NewAccount) -> Result<Registered> {
+    async fn make_account(&self, new: &NewAccount, email: Option<&Shown>) -> Result<Registered> {
         let id = match &new.username {
             Some(name) => self.free_name(name).await?,
             None => self.free_name(&self.env().token(12)).await?,
@@ -92,6 +94,9 @@ impl Accounts {
         let mut tx = Tx::new();
         let row = NewRow { phc: Some(&phc), agreed: self.config().agreed(), ..NewRow::default() };
         let no = self.add_user(&snapshot, &mut tx, &id, row).await?;
+        if let Some(email) = email {
+            self.give_email(&mut tx, no, email);
+        }
         let session = match &new.device {
             Some(device) => {
                 let issued = self.issue(&snapshot, &mut tx, no, device).await?;
@@ -99,7 +104,12 @@ impl Accounts {
             }
             None => None,
         };
-        self.commit_new(tx).await?;
+        match (self.commit_new(tx).await, email) {
+            (Err(Error::UserInUse), Some(email)) if self.user_of_email(&email.session.address).await?.is_some() => {
+                return Err(Error::ThreepidInUse);
+            }
+            (done, _) => done?,
+        }
         Ok(Registered { user: id, session })
     }
 }

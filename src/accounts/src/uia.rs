@@ -15,7 +15,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::{
-    Accounts, Error, Registration, Result, Who,
+    Accounts, Error, Purpose, Registration, Result, Who,
+    emails::{Credentials, Shown},
     error::{Challenge, Flow, Refused},
 };
 
@@ -27,6 +28,9 @@ pub const DUMMY: &str = "m.login.dummy";
 pub const REGISTRATION_TOKEN: &str = "m.login.registration_token";
 /// The stage of agreeing to documents (Client-Server API, "Terms of service at registration").
 pub const TERMS: &str = "m.login.terms";
+
+/// The stage of showing that an e-mail address is one's own.
+pub const EMAIL: &str = "m.login.email.identity";
 
 /// How many sessions are kept; the oldest fall off.
 const MAX_SESSIONS: usize = 10_000;
@@ -47,6 +51,9 @@ pub struct AuthData {
     pub password: Option<String>,
     /// The registration token.
     pub token: Option<String>,
+    /// The session of an e-mail address.
+    #[serde(alias = "threepidCreds")]
+    pub threepid_creds: Option<Credentials>,
 }
 
 impl fmt::Debug for AuthData {
@@ -64,13 +71,25 @@ pub struct Identifier {
     pub kind: Option<String>,
     /// For `m.id.user`: the user id or its localpart.
     pub user: Option<String>,
+    /// For `m.id.thirdparty`: `email`.
+    pub medium: Option<String>,
+    /// For `m.id.thirdparty`: the address.
+    pub address: Option<String>,
 }
 
 impl Identifier {
-    /// The user that is named; `None` for third-party identifiers, which this server does not know.
+    /// The user that is named; `None` for third-party identifiers.
     pub fn user(&self) -> Option<&str> {
         match self.kind.as_deref() {
             Some("m.id.user") => self.user.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The e-mail address that is named.
+    pub fn email(&self) -> Option<&str> {
+        match (self.kind.as_deref(), self.medium.as_deref()) {
+            (Some("m.id.thirdparty"), Some("email")) => self.address.as_deref(),
             _ => None,
         }
     }
@@ -89,6 +108,16 @@ impl Operation {
     /// Setting another password.
     pub fn password() -> Self {
         Operation("password".to_owned())
+    }
+
+    /// Setting another password without being logged in.
+    pub fn reset_password() -> Self {
+        Operation("reset_password".to_owned())
+    }
+
+    /// Adding an address.
+    pub fn add_email() -> Self {
+        Operation("add_email".to_owned())
     }
 
     /// Ending the account.
@@ -126,6 +155,8 @@ struct Session {
     /// `None` while registering.
     user: Option<UserNo>,
     completed: Vec<&'static str>,
+    /// The address that was shown.
+    email: Option<Shown>,
     expires: u64,
 }
 
@@ -135,6 +166,13 @@ struct Session {
 pub struct Proof {
     /// `None` for who needs no proof.
     session: Option<(String, Session)>,
+}
+
+impl Proof {
+    /// The e-mail address that was shown.
+    pub(crate) fn email(&self) -> Option<Shown> {
+        self.session.as_ref().and_then(|(_, session)| session.email.clone())
+    }
 }
 
 impl fmt::Debug for Session {
@@ -181,13 +219,7 @@ impl Uia {
 }
 
 /// The ways through: each a list of stages.
-type Flows = &'static [&'static [&'static str]];
-
-const BY_PASSWORD: Flows = &[&[PASSWORD]];
-const BY_TOKEN: Flows = &[&[REGISTRATION_TOKEN]];
-const BY_NOTHING: Flows = &[&[DUMMY]];
-const BY_TERMS: Flows = &[&[TERMS]];
-const BY_TOKEN_AND_TERMS: Flows = &[&[REGISTRATION_TOKEN, TERMS]];
+type Flows = [Vec<&'static str>];
 
 impl Accounts {
     /// Lets somebody prove to be who the access token says.
@@ -198,19 +230,34 @@ impl Accounts {
         if who.service.is_some() && operation.is_for_services() {
             return Ok(Proof { session: None });
         }
-        self.authenticate(BY_PASSWORD, Some(who), operation, auth).await
+        self.authenticate(&[vec![PASSWORD]], Some(who), operation, auth).await
     }
 
     /// Lets somebody prove to be allowed to register.
     pub(crate) async fn admit(&self, auth: Option<&AuthData>) -> Result<Proof> {
-        let flows = match (&self.config().registration, self.config().policies.is_empty()) {
-            (Registration::Closed, _) => return Err(Error::Forbidden("registration is closed on this server")),
-            (Registration::Token(_), true) => BY_TOKEN,
-            (Registration::Token(_), false) => BY_TOKEN_AND_TERMS,
-            (Registration::Open, true) => BY_NOTHING,
-            (Registration::Open, false) => BY_TERMS,
+        let mut stages = match &self.config().registration {
+            Registration::Closed => return Err(Error::Forbidden("registration is closed on this server")),
+            Registration::Token(_) => vec![REGISTRATION_TOKEN],
+            Registration::Open => Vec::new(),
         };
-        self.authenticate(flows, None, Operation::register(), auth).await
+        if !self.config().policies.is_empty() {
+            stages.push(TERMS);
+        }
+        let with_email = [&stages[..], &[EMAIL]].concat();
+        if stages.is_empty() {
+            stages.push(DUMMY);
+        }
+        let flows = match &self.config().mail {
+            None => vec![stages],
+            Some(mail) if mail.required => vec![with_email],
+            Some(_) => vec![stages, with_email],
+        };
+        self.authenticate(&flows, None, Operation::register(), auth).await
+    }
+
+    /// Lets somebody prove to have an e-mail address.
+    pub(crate) async fn prove_email(&self, operation: Operation, auth: Option<&AuthData>) -> Result<Proof> {
+        self.authenticate(&[vec![EMAIL]], None, operation, auth).await
     }
 
     /// Ends a session of user-interactive authentication if its operation succeeded; otherwise the client may try the
@@ -227,7 +274,7 @@ impl Accounts {
 
     async fn authenticate(
         &self,
-        flows: Flows,
+        flows: &Flows,
         who: Option<&Who>,
         operation: Operation,
         auth: Option<&AuthData>,
@@ -239,6 +286,7 @@ impl Accounts {
                 operation: operation.clone(),
                 user,
                 completed: Vec::new(),
+                email: None,
                 expires: now.saturating_add(self.config().uia_ms),
             };
             let id = self.env().token(24);
@@ -255,7 +303,7 @@ impl Accounts {
             return Err(self.challenge(fresh(), flows, Vec::new(), Some(gone)));
         };
         let outcome = self.attempt(flows, who, &mut session, auth).await;
-        if matches!(outcome, Ok(None)) && flows.contains(&&session.completed[..]) {
+        if matches!(outcome, Ok(None)) && flows.contains(&session.completed) {
             return Ok(Proof { session: Some((id, session)) });
         }
         let completed = session.completed.clone();
@@ -266,7 +314,7 @@ impl Accounts {
     /// One attempt on one stage. The answer is why it was refused.
     async fn attempt(
         &self,
-        flows: Flows,
+        flows: &Flows,
         who: Option<&Who>,
         session: &mut Session,
         auth: &AuthData,
@@ -285,6 +333,7 @@ impl Accounts {
             // The client says so: that is all there is.
             DUMMY | TERMS => None,
             REGISTRATION_TOKEN => self.check_registration_token(auth),
+            EMAIL => self.check_email(session, auth).await?,
             _ => self.check_own_password(who, auth).await?,
         };
         if refusal.is_none() {
@@ -296,7 +345,7 @@ impl Accounts {
     fn challenge(
         &self,
         session: String,
-        flows: Flows,
+        flows: &Flows,
         completed: Vec<&'static str>,
         refused: Option<Refused>,
     ) -> Error {
@@ -304,8 +353,21 @@ impl Accounts {
         if flows.iter().any(|stages| stages.contains(&TERMS)) {
             params.insert(TERMS.to_owned(), self.config().terms());
         }
-        let flows = flows.iter().map(|stages| Flow { stages: stages.to_vec() }).collect();
+        let flows = flows.iter().map(|stages| Flow { stages: stages.clone() }).collect();
         Error::Challenge(Box::new(Challenge { session, flows, params, completed, refused }))
+    }
+
+    async fn check_email(&self, session: &mut Session, auth: &AuthData) -> Result<Option<Refused>> {
+        let Some(by) = &auth.threepid_creds else {
+            return Ok(Some(refused("M_MISSING_PARAM", "threepid_creds is missing")));
+        };
+        let purpose = match session.operation == Operation::register() {
+            true => Purpose::Register,
+            false => Purpose::Password,
+        };
+        session.email = self.shown(by, purpose).await?;
+        let is_shown = session.email.is_some();
+        Ok((!is_shown).then(|| refused("M_UNAUTHORIZED", "the link in the letter was not followed yet")))
     }
 
     fn check_registration_token(&self, auth: &AuthData) -> Option<Refused> {

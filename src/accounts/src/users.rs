@@ -159,6 +159,7 @@ impl Accounts {
         users::delete_password(&mut tx, account.no);
         let gone = self.remove_all_devices(&snapshot, &mut tx, account.no, None).await?;
         self.remove_all_pushers(&snapshot, &mut tx, account.no).await?;
+        self.delete_emails(&snapshot, &mut tx, account.no).await?;
         key_backup::delete_all(&mut tx, account.no);
         if erase {
             users::delete_profile(&mut tx, account.no);

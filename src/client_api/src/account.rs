@@ -1,12 +1,10 @@
-//! The account of who asks (Client-Server API, "Account management", "Adding Account Administrative Contact
-//! Information", "Current account information").
+//! The account of who asks (Client-Server API, "Account management", "Current account information").
 
 use axum::{
     Router,
     extract::State,
     routing::{get, post},
 };
-use http::StatusCode;
 use ruma_common::OwnedUserId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -15,7 +13,7 @@ use stoa_accounts::{
     uia::{AuthData, Operation},
 };
 use stoa_federation::Federation;
-use stoa_http::{Body, Empty, Error, Json, Result, Who};
+use stoa_http::{Body, Empty, Error, Json, MaybeWho, Result, Who};
 use stoa_rooms::{Action, Change, Profile, Rooms};
 use stoa_store::Membership;
 
@@ -25,16 +23,7 @@ pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .v3("/account/whoami", get(whoami))
         .v3("/account/password", post(password))
-        .v3("/account/password/email/requestToken", post(unknown_contact))
-        .v3("/account/password/msisdn/requestToken", post(unknown_contact))
         .v3("/account/deactivate", post(deactivate))
-        .v3("/account/3pid", get(contacts).post(no_contacts))
-        .v3("/account/3pid/add", post(no_contacts))
-        .v3("/account/3pid/bind", post(no_contacts))
-        .v3("/account/3pid/delete", post(forget_contact))
-        .v3("/account/3pid/unbind", post(forget_contact))
-        .v3("/account/3pid/email/requestToken", post(no_medium))
-        .v3("/account/3pid/msisdn/requestToken", post(no_medium))
 }
 
 /// `GET /_matrix/client/v3/account/whoami`
@@ -54,7 +43,12 @@ struct Password {
 }
 
 /// `POST /_matrix/client/v3/account/password`
-async fn password(State(accounts): State<Accounts>, who: Who, Body(body): Body<Password>) -> Result<Empty> {
+async fn password(
+    State(accounts): State<Accounts>,
+    MaybeWho(who): MaybeWho,
+    Body(body): Body<Password>,
+) -> Result<Empty> {
+    let Some(who) = who else { return reset(&accounts, body).await };
     let Some(new) = body.new_password else {
         // Some clients ask with an empty body for the flows.
         let _ = accounts.confirm(&who, Operation::password(), None).await?;
@@ -62,6 +56,16 @@ async fn password(State(accounts): State<Accounts>, who: Who, Body(body): Body<P
     };
     let logout = body.logout_devices.unwrap_or(true);
     accounts.change_password(&who, &new, logout, body.auth.as_ref()).await?;
+    Ok(Empty {})
+}
+
+/// The same for who is not logged in, and shows an e-mail address of the account.
+async fn reset(accounts: &Accounts, body: Password) -> Result<Empty> {
+    if !accounts.sends_mail() {
+        return Err(Error::missing_token());
+    }
+    let new = body.new_password.ok_or_else(|| Error::missing_param("new_password is missing"))?;
+    accounts.reset_password(&new, body.logout_devices.unwrap_or(true), body.auth.as_ref()).await?;
     Ok(Empty {})
 }
 
@@ -113,30 +117,4 @@ async fn leave_all(rooms: &Rooms, federation: &Federation, user: &OwnedUserId) -
         }
     }
     Ok(())
-}
-
-/// `GET /_matrix/client/v3/account/3pid`
-async fn contacts(_: Who) -> Json<Value> {
-    Json(json!({ "threepids": [] }))
-}
-
-/// `POST /_matrix/client/v3/account/3pid`, `.../add`, `.../bind`
-async fn no_contacts(_: Who) -> Error {
-    stoa_accounts::Error::ThreepidDenied.into()
-}
-
-/// `POST /_matrix/client/v3/account/3pid/delete`, `.../unbind`
-async fn forget_contact(_: Who) -> Json<Value> {
-    Json(json!({ "id_server_unbind_result": "no-support" }))
-}
-
-/// `POST /_matrix/client/v3/account/3pid/email/requestToken`, `.../msisdn/requestToken`
-async fn no_medium() -> Error {
-    let why = "This server does not know e-mail addresses or phone numbers";
-    Error::new(StatusCode::BAD_REQUEST, "M_THREEPID_MEDIUM_NOT_SUPPORTED", why)
-}
-
-/// `POST /_matrix/client/v3/account/password/email/requestToken`, `.../msisdn/requestToken`
-async fn unknown_contact() -> Error {
-    Error::new(StatusCode::BAD_REQUEST, "M_THREEPID_NOT_FOUND", "No account has this address")
 }

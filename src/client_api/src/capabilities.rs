@@ -2,6 +2,7 @@
 
 use axum::{Router, extract::State, routing::get};
 use serde_json::{Map, Value, json};
+use stoa_accounts::Accounts;
 use stoa_event::version::SUPPORTED;
 use stoa_http::{Json, Who};
 use stoa_notify::push::Push;
@@ -14,7 +15,12 @@ pub(crate) fn routes() -> Router<Api> {
 }
 
 /// `GET /_matrix/client/v3/capabilities`
-async fn capabilities(who: Who, State(rooms): State<Rooms>, State(push): State<Option<Push>>) -> Json<Value> {
+async fn capabilities(
+    who: Who,
+    State(rooms): State<Rooms>,
+    State(accounts): State<Accounts>,
+    State(push): State<Option<Push>>,
+) -> Json<Value> {
     let config = rooms.config();
     let delayed = json!({ "max_delay_ms": config.max_delay_ms, "max_scheduled": config.max_delayed });
     let available: Map<String, Value> = SUPPORTED.iter().map(|id| (id.to_string(), "stable".into())).collect();
@@ -23,7 +29,7 @@ async fn capabilities(who: Who, State(rooms): State<Rooms>, State(push): State<O
         "m.room_versions": { "default": config.default_version, "available": available },
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
-        "m.3pid_changes": { "enabled": false },
+        "m.3pid_changes": { "enabled": accounts.sends_mail() },
         "m.get_login_token": { "enabled": !who.guest },
         "m.profile_fields": { "enabled": true },
         "m.forget_forced_upon_leave": { "enabled": false },

@@ -11,6 +11,7 @@ mod capabilities;
 mod create_room;
 mod delayed;
 mod devices;
+mod email;
 mod filter;
 mod key_backup;
 mod keys;

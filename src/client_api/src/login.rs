@@ -106,11 +106,11 @@ async fn login(
     };
     let LoggedIn { user, device, tokens } = match body.kind.as_deref() {
         Some(PASSWORD) => {
-            let user = named(&body)?.to_owned();
+            let user = named(&accounts, &body).await?;
             let password = body.password.ok_or_else(|| Error::missing_param("password is missing"))?;
             accounts.login(&user, Password::new(password), &device).await?
         }
-        Some(SERVICE) => accounts.login_for(&service?.0, named(&body)?, &device).await?,
+        Some(SERVICE) => accounts.login_for(&service?.0, &named(&accounts, &body).await?, &device).await?,
         Some(TOKEN) => accounts.login_by_token(&token(body)?, &device).await?,
         Some(JWT) if accounts.config().jwt.is_some() => accounts.login_by_jwt(&token(body)?, &device).await?,
         Some(_) => return Err(Error::unknown("This server does not know that way to log in")),
@@ -134,18 +134,24 @@ async fn get_token(State(accounts): State<Accounts>, who: Who, Body(body): Body<
     Ok(Json(json!({ "login_token": token, "expires_in_ms": TOKEN_LIFE_MS })))
 }
 
-/// Whom a login names. This server knows nobody's e-mail address or phone number.
-fn named(body: &Login) -> Result<&str> {
-    let third_party = || Error::forbidden("This server does not know e-mail addresses or phone numbers");
+/// Whom a login names: by name, or by an e-mail address of the account. Phone numbers are not known here.
+async fn named(accounts: &Accounts, body: &Login) -> Result<String> {
+    let third_party = || Error::forbidden("This server does not know this address or phone number");
+    let by_email = async |address: &str| accounts.user_of_email(address).await?.ok_or_else(third_party);
     match (&body.identifier, &body.user) {
-        (Some(identifier), _) => match identifier.kind.as_deref() {
-            Some("m.id.user") => identifier.user().ok_or_else(|| Error::missing_param("identifier.user is missing")),
-            Some("m.id.thirdparty" | "m.id.phone") | None => Err(third_party()),
-            Some(_) => Err(Error::unknown("This server knows only m.id.user")),
+        (Some(identifier), _) => match (identifier.kind.as_deref(), identifier.email()) {
+            (Some("m.id.user"), _) => {
+                identifier.user().map(str::to_owned).ok_or_else(|| Error::missing_param("identifier.user is missing"))
+            }
+            (_, Some(address)) => by_email(address).await,
+            (Some("m.id.thirdparty" | "m.id.phone") | None, None) => Err(third_party()),
+            (Some(_), None) => Err(Error::unknown("This server knows only m.id.user and m.id.thirdparty")),
         },
-        (None, Some(user)) => Ok(user),
-        (None, None) if body.address.is_some() => Err(third_party()),
-        (None, None) => Err(Error::missing_param("identifier is missing")),
+        (None, Some(user)) => Ok(user.clone()),
+        (None, None) => match &body.address {
+            Some(address) => by_email(address).await,
+            None => Err(Error::missing_param("identifier is missing")),
+        },
     }
 }
 

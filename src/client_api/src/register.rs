@@ -5,7 +5,6 @@ use axum::{
     extract::State,
     routing::{get, post},
 };
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use stoa_accounts::{Accounts, NewAccount, NewDevice, Registered, Registration, uia::AuthData};
@@ -21,8 +20,6 @@ pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .v3("/register", post(register))
         .v3("/register/available", get(available))
-        .v3("/register/email/requestToken", post(request_token))
-        .v3("/register/msisdn/requestToken", post(request_token))
         .v1("/register/m.login.registration_token/validity", get(validity))
 }
 
@@ -104,9 +101,4 @@ async fn validity(State(accounts): State<Accounts>, Params(query): Params<Validi
         return Err(Error::forbidden("Registration is closed on this server"));
     }
     Ok(Json(json!({ "valid": accounts.is_registration_token(&query.token) })))
-}
-
-/// `POST /_matrix/client/v3/register/email/requestToken` and `.../msisdn/requestToken`
-async fn request_token() -> Error {
-    Error::new(StatusCode::FORBIDDEN, "M_THREEPID_DENIED", "This server sends no e-mail and no text messages")
 }

@@ -4,7 +4,7 @@ use axum::{Router, middleware::from_fn_with_state};
 use stoa_http::layers;
 
 use crate::{
-    Api, account, account_data, admin, aliases, appservices, calls, capabilities, create_room, delayed, devices,
+    Api, account, account_data, admin, aliases, appservices, calls, capabilities, create_room, delayed, devices, email,
     filter, key_backup, keys, live, login, media, membership, mutual, old_sync, openid, presence, profile, push_rules,
     pushers, read, register, relations, reports, search, send, sliding, spaces, standing, state, sync, third_party,
     threads, throttle, to_device, upgrade, user_directory, versions, well_known,
@@ -17,6 +17,7 @@ pub fn router(api: Api) -> Router {
         .merge(versions::routes())
         .merge(well_known::routes())
         .merge(account::routes())
+        .merge(email::routes())
         .merge(account_data::routes())
         .merge(admin::routes())
         .merge(devices::routes())

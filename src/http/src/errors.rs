@@ -38,6 +38,9 @@ impl From<stoa_accounts::Error> for Error {
             E::ProfileTooLarge => new(StatusCode::BAD_REQUEST, "M_PROFILE_TOO_LARGE"),
             E::LimitExceeded { retry_after_ms } => Error::limit_exceeded(retry_after_ms),
             E::ThreepidDenied => new(StatusCode::FORBIDDEN, "M_THREEPID_DENIED"),
+            E::ThreepidInUse => new(StatusCode::BAD_REQUEST, "M_THREEPID_IN_USE"),
+            E::ThreepidNotFound => new(StatusCode::BAD_REQUEST, "M_THREEPID_NOT_FOUND"),
+            E::ThreepidAuthFailed => new(StatusCode::BAD_REQUEST, "M_THREEPID_AUTH_FAILED"),
             E::Store(error) => error.into(),
         }
     }

@@ -2,4 +2,5 @@
 //! a cursor of its own, so nothing is lost by a crash and no request waits for it.
 
 pub mod appservice;
+pub mod mail;
 pub mod push;

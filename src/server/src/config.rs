@@ -2,6 +2,7 @@
 
 mod appservices;
 mod bucket;
+mod email;
 mod federation;
 mod previews;
 mod push;
@@ -22,6 +23,7 @@ use stoa_http::limit;
 pub use self::{
     appservices::AppservicesConfig,
     bucket::BucketConfig,
+    email::{EmailConfig, EmailSecurity},
     federation::{FederationConfig, IpRange, Pattern},
     previews::PreviewsConfig,
     push::PushConfig,
@@ -91,6 +93,8 @@ pub struct Config {
     pub registration: RegistrationConfig,
     /// Ways to log in.
     pub login: LoginConfig,
+    /// Letters.
+    pub email: EmailConfig,
     /// Files.
     pub media: MediaConfig,
     /// Previews of links.
@@ -230,6 +234,7 @@ impl Default for Config {
             support: Support::default(),
             registration: RegistrationConfig::default(),
             login: LoginConfig::default(),
+            email: EmailConfig::default(),
             media: MediaConfig::default(),
             url_previews: PreviewsConfig::default(),
             push: PushConfig::default(),
@@ -371,6 +376,7 @@ impl Config {
         self.name()?;
         self.tls.check()?;
         self.federation.check()?;
+        self.email.check()?;
         self.media.bucket.check()?;
         self.url_previews.check()?;
         self.push.check()?;
@@ -428,6 +434,7 @@ impl Config {
             policies: self.registration.policies.clone(),
             jwt: self.login.jwt.clone(),
             presence: self.presence,
+            mail: self.letters(),
             ..stoa_accounts::Config::default()
         }
     }
@@ -485,6 +492,29 @@ impl Config {
             bucket: self.media.bucket.bucket()?,
             ..stoa_media::Config::in_folder(self.data.join("media"))
         })
+    }
+}
+
+/// Something that is not shown.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("...")
+    }
+}
+
+/// A secret that stands in the settings or in a file.
+fn secret(here: Option<&Secret>, file: Option<&Path>) -> Result<Option<String>, Error> {
+    match (here, file) {
+        (Some(Secret(text)), _) => Ok(Some(text.clone())),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|why| Error::Read { path: path.to_owned(), why })?;
+            Ok(Some(text.trim().to_owned()))
+        }
+        (None, None) => Ok(None),
     }
 }
 

@@ -52,6 +52,9 @@ pub enum Error {
     /// The database cannot be opened.
     #[error("cannot open the database: {0}")]
     Database(String),
+    /// Letters cannot be sent so.
+    #[error("email: {0}")]
+    Email(String),
     /// The bucket that is to hold files cannot be one.
     #[error("media.bucket: {0}")]
     Bucket(String),

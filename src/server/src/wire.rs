@@ -16,8 +16,11 @@ use stoa_event::{ids::OwnedServerName, sign::SigningKey};
 use stoa_federation::{FOLLOWER, Federation, Nobody};
 use stoa_http::Limits;
 use stoa_media::{Media, PreviewConfig};
-use stoa_notify::appservice::{self, Appservices};
-use stoa_notify::push::Push;
+use stoa_notify::{
+    appservice::{self, Appservices},
+    mail::Mailer,
+    push::Push,
+};
 use stoa_remote::{HttpTransport, Remote, ServiceClient, Transport};
 use stoa_rooms::Rooms;
 use stoa_search::Search;
@@ -79,7 +82,7 @@ pub async fn open(config: &Config, env: Env) -> Result<Parts, Error> {
     if let Err(why) = media.prepare().await {
         drop(media);
         parts.close().await;
-        return Err(Error::Bucket(why.to_string()));
+        return Err(Error::Media(why.to_string()));
     }
     parts.workers.beside(media.run());
     parts.disk = Some(engine);
@@ -174,6 +177,19 @@ async fn join(
     }
     if let Some(push) = &push {
         workers.beside(push.clone().run());
+    }
+    if let Some(mail) = config.mail()? {
+        let mailer = Mailer::new(store.clone(), env.clone(), &mail).map_err(|why| Error::Email(why.to_string()))?;
+        workers.beside(mailer.run());
+        let accounts = accounts.clone();
+        workers.every(Duration::from_secs(60 * 60), move || {
+            let accounts = accounts.clone();
+            async move {
+                if let Err(why) = accounts.forget_email_sessions().await {
+                    tracing::warn!(%why, "cannot forget sessions of e-mail addresses");
+                }
+            }
+        });
     }
     let services = appservices(config, store, &env, &view, &accounts)?;
     if !config.appservices.files.is_empty() {

@@ -11,6 +11,7 @@ use crate::{
         account_data::{AccountData, AccountDataChange},
         delayed::Delayed,
         devices::Device,
+        emails::{Email, EmailSession, Letter},
         events::{EventPlace, Relation, StoredEvent},
         key_backup::BackupVersion,
         keys::{FallbackKey, RemoteDevices},
@@ -146,6 +147,16 @@ tables! {
 
     /// What people reported, in order. Written by `rows/reports.rs`.
     REPORTS = 53 in Rows: Position => Report;
+
+    // E-mail.
+    /// Addresses of a user. Written by `rows/emails.rs`.
+    EMAILS = 150 in Rows: (UserNo, String) => Email;
+    /// Whose an address is. Written by `rows/emails.rs`.
+    EMAIL_OWNERS = 151 in Rows: String => UserNo;
+    /// Those who show that an address is theirs, by session id. Written by `rows/emails.rs`.
+    EMAIL_SESSIONS = 152 in Rows: String => EmailSession;
+    /// Letters that are still to be sent: when, and a name. Written by `rows/emails.rs`.
+    LETTERS = 153 in Queues: (u64, String) => Letter;
 
     // Key backup.
     /// Versions of a user's key backup. Written by `rows/key_backup.rs`.

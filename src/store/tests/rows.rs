@@ -11,6 +11,7 @@ use stoa_store::{
         account_data::{AccountData, AccountDataChange},
         delayed::{Delayed, End},
         devices::Device,
+        emails::{Email, EmailSession, Letter},
         events::{EventPlace, Header, RelatesTo, Relation, Standing, StoredEvent, Txn},
         key_backup::BackupVersion,
         keys::FallbackKey,
@@ -212,6 +213,28 @@ fn accounts(page: &mut Page) {
     page.row("event to push", &Waiting::Event { room, event: EventNo(3), actions: b"[]".to_vec(), since });
     page.row("invite to push", &Waiting::Invite { room, actions: b"[]".to_vec(), since });
     page.row("badge to push", &Waiting::Badge { since });
+    page.row("email", &Email { validated: 1, added: 2 });
+    let session = EmailSession {
+        address: text("a@b.c"),
+        purpose: text("add"),
+        secret: vec![1; 32],
+        token: vec![2; 32],
+        attempt: 3,
+        user: Some(UserNo(4)),
+        next: Some(text("https://n")),
+        validated: Some(5),
+        expires: 6,
+    };
+    page.row("email session", &session);
+    let letter = Letter {
+        to: text("a@b.c"),
+        about: text("add"),
+        languages: text("de"),
+        link: text("https://l"),
+        tries: 1,
+        expires: 2,
+    };
+    page.row("letter", &letter);
     let version = BackupVersion {
         algorithm: text("m.megolm_backup.v1.curve25519-aes-sha2"),
         auth_data: b"{}".to_vec(),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde::Deserialize;
 use stoa_media::BucketConfig as Bucket;
 
-use super::Error;
+use super::{Error, Secret};
 
 /// The longest time for which Amazon signs a link.
 const MAX_LINK_MINUTES: u64 = 7 * 24 * 60;
@@ -33,17 +33,6 @@ pub struct BucketConfig {
     /// For how many minutes a link to the bucket is good that clients which can be sent there get instead of the file; `0`:
     /// none are.
     pub link_minutes: u64,
-}
-
-/// Something that is not shown.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("...")
-    }
 }
 
 impl Default for BucketConfig {
@@ -94,14 +83,7 @@ impl BucketConfig {
         if self.name.is_empty() {
             return Ok(None);
         }
-        let secret = match (&self.secret_key, &self.secret_key_file) {
-            (Some(Secret(key)), _) => Some(key.clone()),
-            (None, Some(path)) => {
-                let text = std::fs::read_to_string(path).map_err(|why| Error::Read { path: path.clone(), why })?;
-                Some(text.trim().to_owned())
-            }
-            (None, None) => None,
-        };
+        let secret = super::secret(self.secret_key.as_ref(), self.secret_key_file.as_deref())?;
         Ok(Some(Bucket {
             name: self.name.clone(),
             endpoint: self.endpoint.clone(),

@@ -3,6 +3,7 @@
 pub mod account_data;
 pub mod delayed;
 pub mod devices;
+pub mod emails;
 pub mod events;
 pub mod filters;
 pub mod invite_permission;
