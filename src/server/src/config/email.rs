@@ -91,6 +91,6 @@ impl Config {
     /// What this means for accounts.
     pub(super) fn letters(&self) -> Option<Mail> {
         let base_url = self.base_url.clone().unwrap_or_else(|| format!("https://{}", self.server_name));
-        (!self.email.host.is_empty()).then(|| Mail { base_url, required: self.email.required })
+        (!self.email.host.is_empty()).then_some(Mail { base_url, required: self.email.required })
     }
 }
