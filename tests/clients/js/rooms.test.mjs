@@ -1,5 +1,5 @@
 // Rooms among rooms with matrix-js-sdk: spaces, doors that are knocked at or open to members of another room, upgrades, threads,
-// search, push rules of one's own.
+// search, push rules of one's own, events that are sent later.
 
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
@@ -117,6 +117,29 @@ describe("matrix-js-sdk: rooms among rooms", { timeout: 240_000 }, () => {
         await bob.event(inside, last);
         assert.equal((await bob.serverView(inside)).unread_notifications.notification_count, 0);
         await bob.client.deletePushRule("global", PushRuleKind.Override, "quiet");
+    });
+
+    it("sends events later, or not at all", async () => {
+        const later = (body, delay) =>
+            alice.client._unstable_sendDelayedEvent(inside, { delay }, null, EventType.RoomMessage, { msgtype: "m.text", body });
+        const soon = (await later("a little later", 200)).delay_id;
+        const never = (await later("never", 3_600_000)).delay_id;
+        const now = (await later("now after all", 3_600_000)).delay_id;
+        const waits = async (id) => !(await alice.client._unstable_getDelayedEvent(id)).finalised;
+        assert.equal(await waits(never), true);
+        await alice.client._unstable_restartScheduledDelayedEvent(never);
+        await alice.client._unstable_cancelScheduledDelayedEvent(never);
+        await alice.client._unstable_sendScheduledDelayedEvent(now);
+        for (const id of [soon, now]) {
+            await until(`${id} is sent`, async () => !(await waits(id)));
+            await bob.event(inside, (await alice.client._unstable_getDelayedEvent(id)).finalised.event_id);
+        }
+        const said = bob.client.getRoom(inside).getLiveTimeline().getEvents().map((event) => event.getContent().body);
+        assert.ok(said.includes("a little later") && said.includes("now after all") && !said.includes("never"), said);
+        // What the server writes when a call loses somebody.
+        const left = await alice.client._unstable_sendDelayedStateEvent(inside, { delay: 100 }, "org.example.call", {}, "alice");
+        await until("the state is there", async () => !(await waits(left.delay_id)));
+        assert.deepEqual(await alice.client.getStateEvent(inside, "org.example.call", "alice"), {});
     });
 
     it("found nothing broken on the way", (test) => reportComplaints(test));
