@@ -22,6 +22,7 @@ EXPLAINED: list[tuple[str, str]] = [
      "what has happened by then: presence and lists come at other moments; summaries always and not only with lazy members, left rooms as filtered (\"Syncing\")"),
     (r"^getKeysChanges .*changed", "Synapse also names somebody as changed in the time in which Bob left; nobody's keys changed then (\"Tracking the device list for a user\")"),
     (r"^search", "the index follows what was said by about a second: asked again until it is found, so that the walks stand beside each other otherwise"),
+    (r"^getNotifications .*lacks", "Stoa looks through the rooms that one is in: an invite that waits is pushed and stands in `/sync`, and is not listed yet (\"Listing notifications\")"),
     (r"^getTurnServer ", "TURN is configured in Stoa's run only"),
     (r"^uploadKeys .*one_time_key_counts", "an algorithm without keys is left out (\"End-to-end encryption\": \"If an algorithm is not listed, the count ... is assumed to be zero\")"),
     (r"^uploadCrossSigningSignatures .*failures|^queryKeys ", "errors have `error`, not `message` (\"Standard error response\"); signatures that are wrong are not kept"),
